@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the kernel knows of a stream socket, asked without touching its bytes. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/*
+ * Resets a connection at once, whoever else holds a copy of its socket: TCP sends RST
+ * (tests/kernel/tcp-end-while-parked.c). An AF_UNIX socket, which knows no such
+ * thing, is shut down. fd is borrowed and may be anything.
+ */
+void socket_abort(int fd);
+
+struct socket_counts {
+	bool is_closed;	    /* TCP_CLOSE: nothing goes in or out any more */
+	bool is_connecting; /* TCP_SYN_SENT */
+	bool has_fin;	    /* the peer's FIN is surely among n_received (CLOSE_WAIT and so on) */
+	uint64_t n_taken; /* bytes that were read from it, plus 1 if a FIN was received */
+};
+
+/*
+ * The kernel's own counts of a TCP socket (tests/kernel/tcp-info-audits-bytes.c).
+ * Returns 0, or -EOPNOTSUPP for another kind of socket, or a negative errno.
+ */
+int socket_get_counts(int fd, struct socket_counts *ret_counts);
+
+/* Bytes that were written to fd and that its peer's kernel has not yet acknowledged (for
+ * AF_UNIX: not yet read). Returns 0 or a negative errno. */
+int socket_get_unsent(int fd, size_t *ret_unsent);
+
+/* Whether the next byte to be read is an urgent one (SIOCATMARK). */
+bool socket_is_at_urgent(int fd);
+
+/* "127.0.0.1:8888", "[::1]:8888", "/path", "@abstract" or "unnamed" in ret_text[size]. */
+void socket_format_peer(int fd, char *ret_text, size_t size);
+void socket_format_local(int fd, char *ret_text, size_t size);
+#define SOCKET_NAME_SIZE 128
