@@ -1,0 +1,426 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vault/adopt.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fd.h"
+#include "base/socket.h"
+
+/* Fds kept back, so that an entry can be looked at (and reset) when no others are left. */
+#define RESERVE_FDS (PARCEL_FDS_MAX + 2)
+
+struct adoption {
+	struct vault *vault;
+	struct adopt_report *report;
+	int reserve[RESERVE_FDS];
+};
+
+static void reserve_take(struct adoption *adoption)
+{
+	/* A slot that can't be had now will be missed only in a process that is full anyway */
+	for (size_t i = 0; i < RESERVE_FDS; i++)
+		if (adoption->reserve[i] < 0)
+			adoption->reserve[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+static void reserve_release(struct adoption *adoption)
+{
+	for (size_t i = 0; i < RESERVE_FDS; i++)
+		adoption->reserve[i] = fd_close(adoption->reserve[i]);
+}
+
+static void abort_entry(struct parcel_entry *entry)
+{
+	for (int i = 0; i < entry->n_fds; i++)
+		socket_abort(entry->fds[i]);
+	parcel_entry_done(entry);
+}
+
+/* What an entry is worth, by its label and its slot. */
+enum entry_worth {
+	ENTRY_VALID,
+	ENTRY_ENDED,   /* its connection ended or moved: there is nothing to be done to it */
+	ENTRY_DAMAGED, /* it can't be: reset */
+};
+
+static enum entry_worth judge(struct vault *vault, const struct label *label)
+{
+	struct ledger_slot *record;
+
+	if (!vault->ledger.header || !label_is_sane(label, vault->ledger.header->n_slots))
+		return ENTRY_DAMAGED;
+	record = &vault->ledger.slots[label->slot];
+	if (label->generation > record->last_generation) {
+		/* Never again a generation that an entry already has */
+		record->last_generation = label->generation;
+		return ENTRY_DAMAGED;
+	}
+	if (record->generation != label->generation || record->state == SLOT_FREE)
+		return ENTRY_ENDED;
+	if (record->state != label->kind || !ledger_slot_is_sane(&vault->ledger, label->slot))
+		return ENTRY_DAMAGED;
+	/* A sweep cut short leaves two entries; the first one will do */
+	return vault->adopted[label->slot].n_fds > 0 ? ENTRY_ENDED : ENTRY_VALID;
+}
+
+static void attach(struct vault *vault, uint32_t index, struct parcel_entry *entry)
+{
+	struct adopted_entry *adopted = &vault->adopted[entry->label.slot];
+
+	for (int i = 0; i < PARCEL_FDS_MAX; i++)
+		adopted->fds[i] = take_fd(&entry->fds[i]);
+	adopted->n_fds = entry->n_fds;
+	vault->locations[entry->label.slot] = index + 1;
+}
+
+static void adopt_entry(struct adoption *adoption, uint32_t index, struct parcel_entry *entry)
+{
+	struct vault_parcel *parcel = &adoption->vault->parcels[index];
+
+	parcel->n_entries++;
+	switch (judge(adoption->vault, &entry->label)) {
+	case ENTRY_VALID:
+		attach(adoption->vault, index, entry);
+		adoption->report->n_entries++;
+		break;
+	case ENTRY_ENDED:
+		parcel->n_dead++;
+		break;
+	case ENTRY_DAMAGED:
+		parcel->n_dead++;
+		adoption->report->n_damaged++;
+		abort_entry(entry);
+		break;
+	}
+	parcel_entry_done(entry);
+}
+
+/* No fd slots left for an entry's fds: use the reserve to reset it, and say so. */
+static int refuse_crowded(struct adoption *adoption, uint32_t index)
+{
+	struct vault_parcel *parcel = &adoption->vault->parcels[index];
+	struct parcel_entry entry;
+	int r;
+
+	reserve_release(adoption);
+	r = parcel_peek(parcel->store_fd, &entry);
+	if (r == PARCEL_ENTRY || r == PARCEL_DAMAGED) {
+		abort_entry(&entry);
+		parcel->n_entries++;
+		parcel->n_dead++;
+		adoption->report->n_damaged++;
+	}
+	reserve_take(adoption);
+	return r == PARCEL_CROWDED ? -EMFILE : r;
+}
+
+static void adopt_entries(struct adoption *adoption, uint32_t index)
+{
+	int store_fd = adoption->vault->parcels[index].store_fd;
+	int r;
+
+	r = parcel_rewind(store_fd, 0);
+	if (r < 0) {
+		/* It is no socket: somebody else's */
+		adoption->report->n_damaged++;
+		return;
+	}
+	for (;;) {
+		struct parcel_entry entry;
+
+		r = parcel_peek(store_fd, &entry);
+		if (r == PARCEL_CROWDED)
+			r = refuse_crowded(adoption, index);
+		else if (r > 0)
+			adopt_entry(adoption, index, &entry);
+		if (r < 0)
+			adoption->report->n_damaged++;
+		if (r <= 0)
+			return;
+	}
+}
+
+static void adopt_parcel(struct adoption *adoption, uint32_t index, int fd)
+{
+	struct vault *vault = adoption->vault;
+	struct vault_parcel *parcel = &vault->parcels[index];
+
+	parcel->send_fd = -EBADF;
+	parcel->store_fd = fd;
+	parcel->n_entries = parcel->n_dead = parcel->n_moved = parcel->n_dead_at_tick = 0;
+	parcel->state = PARCEL_SEALED;
+	if (index >= vault->parcels_end)
+		vault->parcels_end = index + 1;
+	vault->n_parcels++;
+	adopt_entries(adoption, index);
+}
+
+static void set_fd_flags(int fd)
+{
+	/* The manager clears FD_CLOEXEC for us; these fail only for what is no fd */
+	(void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+}
+
+static void sort_fd(struct adoption *adoption, const struct stored_fd *stored)
+{
+	int index = store_parcel_index(stored->name, VAULT_PARCELS_MAX);
+
+	set_fd_flags(stored->fd);
+	if (strcmp(stored->name, STORE_NAME_LEDGER) == 0)
+		return; /* adopt_ledger() has seen to it */
+	if (index >= 0 && adoption->vault->parcels[index].state == PARCEL_NONE) {
+		adopt_parcel(adoption, (uint32_t)index, stored->fd);
+		return;
+	}
+	/* A second parcel of one name stays where it is: removing the name would remove both */
+	if (index < 0)
+		(void)store_remove(stored->name);
+	if (strcmp(stored->name, STORE_NAME_PROBE) != 0)
+		adoption->report->n_unknown_fds++;
+	(void)fd_close(stored->fd);
+}
+
+/* ---- the ledger ---- */
+
+static void open_ledger(struct adoption *adoption, const struct stored_fd *stored)
+{
+	struct adopt_report *report = adoption->report;
+	int r = ledger_map(stored->fd, &adoption->vault->ledger);
+
+	if (r == 0)
+		report->ledger = ADOPT_LEDGER_FOUND;
+	else if (r == -EPROTONOSUPPORT)
+		report->ledger = ADOPT_LEDGER_INCOMPATIBLE;
+	else
+		report->ledger = ADOPT_LEDGER_DAMAGED;
+}
+
+static int adopt_ledger(struct adoption *adoption, const struct stored_fd *fds, size_t n)
+{
+	struct vault *vault = adoption->vault;
+
+	for (size_t i = 0; i < n; i++) {
+		if (strcmp(fds[i].name, STORE_NAME_LEDGER) != 0)
+			continue;
+		if (adoption->report->ledger != ADOPT_LEDGER_FOUND)
+			open_ledger(adoption, &fds[i]);
+		if (vault->ledger.fd != fds[i].fd)
+			(void)fd_close(fds[i].fd);
+	}
+	if (adoption->report->ledger != ADOPT_LEDGER_FOUND)
+		return 0;
+	vault->n_adopted = vault->ledger.header->n_slots_used;
+	vault->adopted = calloc(vault->n_adopted + 1, sizeof(*vault->adopted));
+	return vault->adopted ? 0 : -ENOMEM;
+}
+
+static int new_ledger(struct adoption *adoption, uint32_t n_slots)
+{
+	struct vault *vault = adoption->vault;
+	int r;
+
+	if (adoption->report->ledger != ADOPT_LEDGER_NONE) {
+		r = store_remove(STORE_NAME_LEDGER);
+		if (r < 0)
+			return r;
+	}
+	r = ledger_new(n_slots, &vault->ledger);
+	if (r < 0)
+		return r;
+	return store_put(vault->ledger.fd, STORE_NAME_LEDGER);
+}
+
+/* ---- both together ---- */
+
+static void forget_location(struct vault *vault, uint32_t slot)
+{
+	uint32_t location = atomic_exchange(&vault->locations[slot], 0);
+
+	if (location != 0)
+		vault_entry_died(vault, location);
+}
+
+/* A pipe that two flows claim has bytes of which nobody knows whose they are. */
+static void drop_pipes_claimed_twice(struct vault *vault, bool *claimed, bool *twice)
+{
+	struct ledger *ledger = &vault->ledger;
+
+	for (uint32_t slot = 0; slot < vault->n_adopted; slot++) {
+		if (ledger->slots[slot].state != SLOT_CONNECTION)
+			continue;
+		for (size_t i = 0; i < LEDGER_FLOWS; i++) {
+			slot_ref ref = ledger->slots[slot].flows[i].pipe;
+			uint32_t pipe = slot_ref_slot(ref);
+
+			if (ref == 0 || pipe >= vault->n_adopted)
+				continue;
+			twice[pipe] |= claimed[pipe];
+			claimed[pipe] = true;
+		}
+	}
+	for (uint32_t slot = 0; slot < vault->n_adopted; slot++) {
+		struct adopted_entry *entry = &vault->adopted[slot];
+
+		if (!twice[slot])
+			continue;
+		for (int i = 0; i < entry->n_fds; i++)
+			entry->fds[i] = fd_close(entry->fds[i]);
+		entry->n_fds = 0;
+		forget_location(vault, slot);
+	}
+}
+
+static int check_claims(struct vault *vault)
+{
+	bool *claimed = calloc(vault->n_adopted + 1, sizeof(*claimed));
+	bool *twice = calloc(vault->n_adopted + 1, sizeof(*twice));
+	int r = -ENOMEM;
+
+	if (claimed && twice) {
+		drop_pipes_claimed_twice(vault, claimed, twice);
+		r = 0;
+	}
+	free(claimed);
+	free(twice);
+	return r;
+}
+
+static void count_slots_without_fds(struct adoption *adoption)
+{
+	struct vault *vault = adoption->vault;
+
+	for (uint32_t slot = 0; slot < vault->n_adopted; slot++) {
+		uint32_t state = vault->ledger.slots[slot].state;
+
+		if (state == SLOT_CONNECTION && vault->adopted[slot].n_fds == 0)
+			adoption->report->n_without_fds++;
+		else if (state != SLOT_FREE && state != SLOT_CONNECTION && state != SLOT_PIPE)
+			adoption->report->n_damaged++;
+	}
+}
+
+/*
+ * Which connections were in hand when the last process crashed. A process that was killed,
+ * or told to stop, has crashed nobody's connection and leaves the counts alone.
+ */
+static void count_crashes(struct adoption *adoption)
+{
+	struct vault *vault = adoption->vault;
+	struct ledger_header *header = vault->ledger.header;
+	uint32_t signal = header->crash_signal, worker = header->crash_worker;
+
+	adoption->report->crash_signal = signal;
+	for (uint32_t slot = 0; signal != 0 && slot < vault->n_adopted; slot++) {
+		struct ledger_slot *record = &vault->ledger.slots[slot];
+		slot_ref ref = slot_ref_make(slot, record->generation);
+		bool was_in_hand = false;
+
+		for (uint32_t i = 0; i < LEDGER_WORKERS_MAX; i++)
+			if (header->in_hand[i] == ref && (worker == 0 || worker == i + 1))
+				was_in_hand = true;
+		record->n_crashes = was_in_hand ? record->n_crashes + 1 : 0;
+	}
+	header->n_crashes_in_row = signal != 0 ? header->n_crashes_in_row + 1 : 0;
+	adoption->report->n_crashes_in_row = header->n_crashes_in_row;
+	header->crash_signal = 0;
+	header->crash_worker = 0;
+	for (uint32_t i = 0; i < LEDGER_WORKERS_MAX; i++)
+		header->in_hand[i] = 0;
+}
+
+/* Parcels of which no ledger tells the meaning: their connections have just been reset. */
+static void drop_parcels(struct vault *vault)
+{
+	for (uint32_t i = 0; i < vault->parcels_end; i++)
+		if (vault->parcels[i].state == PARCEL_SEALED)
+			vault_drop_parcel(vault, i);
+}
+
+int vault_adopt(struct vault *vault, const struct stored_fd *fds, size_t n, uint32_t n_slots,
+		struct adopt_report *ret_report)
+{
+	struct adopt_report report = {0};
+	struct adoption adoption = {.vault = vault, .report = &report};
+	int r;
+
+	for (size_t i = 0; i < RESERVE_FDS; i++)
+		adoption.reserve[i] = -EBADF;
+	reserve_take(&adoption);
+	r = adopt_ledger(&adoption, fds, n);
+	if (r == 0)
+		for (size_t i = 0; i < n; i++)
+			sort_fd(&adoption, &fds[i]);
+	reserve_release(&adoption);
+	if (r < 0)
+		return r;
+
+	report.n_parcels = vault->n_parcels;
+	if (report.ledger == ADOPT_LEDGER_FOUND) {
+		r = check_claims(vault);
+		if (r < 0)
+			return r;
+		count_slots_without_fds(&adoption);
+		count_crashes(&adoption);
+	} else {
+		drop_parcels(vault);
+		r = new_ledger(&adoption, n_slots);
+		if (r < 0)
+			return r;
+	}
+	report.ledger_version = vault->ledger.header->version;
+	report.n_starts = ++vault->ledger.header->n_starts;
+	*ret_report = report;
+	return 0;
+}
+
+bool adopt_take(struct vault *vault, uint32_t slot, struct adopted_entry *ret_entry)
+{
+	if (slot >= vault->n_adopted || vault->adopted[slot].n_fds <= 0)
+		return false;
+	*ret_entry = vault->adopted[slot];
+	vault->adopted[slot].n_fds = ADOPTED_TAKEN;
+	return true;
+}
+
+bool adopt_is_quarantined(const struct vault *vault, uint32_t slot)
+{
+	return vault->ledger.slots[slot].n_crashes >= ADOPT_QUARANTINE_CRASHES;
+}
+
+/* A live slot that nobody took: its fds are missing, or its kind has no use for it. */
+static bool free_untaken(struct vault *vault, uint32_t slot)
+{
+	struct adopted_entry entry;
+	bool had_fds = adopt_take(vault, slot, &entry);
+
+	for (int i = 0; had_fds && i < entry.n_fds; i++) {
+		if (vault->ledger.slots[slot].state == SLOT_CONNECTION)
+			socket_abort(entry.fds[i]);
+		(void)fd_close(entry.fds[i]);
+	}
+	ledger_slot_clear(&vault->ledger.slots[slot]);
+	forget_location(vault, slot);
+	return had_fds;
+}
+
+uint32_t adopt_done(struct vault *vault)
+{
+	uint32_t n_closed = 0;
+
+	for (uint32_t slot = 0; slot < vault->n_adopted; slot++) {
+		/* Its taker may have freed it since, and then the slot is no longer ours */
+		if (vault->adopted[slot].n_fds == ADOPTED_TAKEN)
+			continue;
+		if (vault->ledger.slots[slot].state != SLOT_FREE)
+			n_closed += free_untaken(vault, slot);
+		/* Without memory they are free again at the next start */
+		(void)vault_return_slots(vault, &slot, 1);
+	}
+	free(vault->adopted);
+	vault->adopted = NULL;
+	vault->n_adopted = 0;
+	return n_closed;
+}

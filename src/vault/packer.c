@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vault/packer.h"
+
+#include <errno.h>
+#include <string.h>
+
+void packer_init(struct packer *packer, struct vault *vault)
+{
+	*packer = (struct packer){.vault = vault, .current = -EBADF};
+}
+
+uint32_t packer_next_generation(struct packer *packer, uint32_t slot)
+{
+	return atomic_fetch_add(&packer->vault->ledger.slots[slot].last_generation, 1) + 1;
+}
+
+int packer_take_slot(struct packer *packer, uint32_t *ret_slot)
+{
+	struct ledger_slot *record;
+	uint32_t slot;
+
+	if (packer->n_slots == 0)
+		packer->n_slots =
+			vault_take_slots(packer->vault, packer->slots, PACKER_SLOTS);
+	if (packer->n_slots == 0)
+		return -ENOSPC;
+	slot = packer->slots[--packer->n_slots];
+	record = &packer->vault->ledger.slots[slot];
+	ledger_slot_clear(record);
+	record->generation = packer_next_generation(packer, slot);
+	*ret_slot = slot;
+	return 0;
+}
+
+void packer_publish(struct packer *packer, uint32_t slot, enum slot_state kind)
+{
+	atomic_store(&packer->vault->ledger.slots[slot].state, kind);
+}
+
+static void seal_current(struct packer *packer)
+{
+	uint32_t index = (uint32_t)packer->current;
+
+	packer->current = -EBADF;
+	vault_seal(packer->vault, index);
+}
+
+void packer_rotate_if_wanted(struct packer *packer)
+{
+	if (atomic_exchange(&packer->rotate, false) && packer->current >= 0)
+		seal_current(packer);
+}
+
+/* Adds an entry to the current parcel, or to a new one where that is full. */
+static int append(struct packer *packer, const struct label *label, const int *fds, int n_fds,
+		  struct vault_parcel **ret_parcel)
+{
+	packer_rotate_if_wanted(packer);
+	for (;;) {
+		struct vault_parcel *parcel;
+		int r;
+
+		if (packer->current < 0) {
+			packer->current = vault_take_spare(packer->vault, packer);
+			if (packer->current < 0)
+				return packer->current;
+		}
+		parcel = &packer->vault->parcels[packer->current];
+		r = parcel->n_entries < PARCEL_ENTRIES_MAX
+			    ? parcel_put(parcel->send_fd, label, fds, n_fds)
+			    : -EAGAIN;
+		if (r == 0) {
+			parcel->n_entries++;
+			*ret_parcel = parcel;
+			return 0;
+		}
+		/* A parcel that takes nothing even when empty would loop through the spares */
+		if (r != -EAGAIN || parcel->n_entries == 0)
+			return r;
+		seal_current(packer);
+	}
+}
+
+static struct label make_label(const struct vault *vault, uint32_t slot, uint32_t generation)
+{
+	return (struct label){
+		.version = LABEL_VERSION,
+		.kind = vault->ledger.slots[slot].state,
+		.slot = slot,
+		.generation = generation,
+	};
+}
+
+int packer_put(struct packer *packer, uint32_t slot, uint32_t generation, const int *fds,
+	       int n_fds)
+{
+	struct vault *vault = packer->vault;
+	struct label label = make_label(vault, slot, generation);
+	struct vault_parcel *parcel;
+	uint32_t old;
+	int r;
+
+	r = append(packer, &label, fds, n_fds, &parcel);
+	if (r < 0)
+		return r;
+	old = atomic_exchange(&vault->locations[slot], (uint32_t)packer->current + 1);
+	if (old != 0)
+		vault_entry_died(vault, old);
+	return 0;
+}
+
+int packer_move(struct packer *packer, const struct parcel_entry *entry, uint32_t from)
+{
+	struct vault *vault = packer->vault;
+	uint32_t expected = from + 1;
+	struct vault_parcel *parcel;
+	int r;
+
+	r = append(packer, &entry->label, entry->fds, entry->n_fds, &parcel);
+	if (r < 0)
+		return r;
+	if (atomic_compare_exchange_strong(&vault->locations[entry->label.slot], &expected,
+					   (uint32_t)packer->current + 1))
+		return 0;
+	/* It died or moved in between: what was put is a copy that nobody asks for */
+	atomic_fetch_add(&parcel->n_dead, 1);
+	return -ESTALE;
+}
+
+void packer_free_slot(struct packer *packer, uint32_t slot)
+{
+	struct vault *vault = packer->vault;
+	uint32_t old;
+
+	ledger_slot_clear(&vault->ledger.slots[slot]);
+	old = atomic_exchange(&vault->locations[slot], 0);
+	if (old != 0)
+		vault_entry_died(vault, old);
+
+	if (packer->n_slots == 2 * PACKER_SLOTS) {
+		packer->n_slots -= PACKER_SLOTS;
+		/* Without memory the slots are lost to this process; the next adopt finds them */
+		(void)vault_return_slots(vault, packer->slots + packer->n_slots, PACKER_SLOTS);
+	}
+	packer->slots[packer->n_slots++] = slot;
+}
+
+int packer_make_room(struct packer *packer)
+{
+	packer_rotate_if_wanted(packer);
+	if (packer->current >= 0 &&
+	    packer->vault->parcels[packer->current].n_entries < PARCEL_ENTRIES_MAX)
+		return 0;
+	if (packer->current >= 0)
+		seal_current(packer);
+	packer->current = vault_take_spare(packer->vault, packer);
+	return packer->current < 0 ? packer->current : 0;
+}
