@@ -1,0 +1,565 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "holdfastd/connection.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/socket.h"
+#include "base/time.h"
+#include "holdfastd/messages.h"
+#include "holdfastd/services/log.h"
+#include "holdfastd/services/relay.h"
+#include "holdfastd/worker.h"
+
+static const uint32_t reset_flags[CONNECTION_PEERS] = {
+	[PEER_CLIENT] = SLOT_CLIENT_RESET,
+	[PEER_UPSTREAM] = SLOT_UPSTREAM_RESET,
+};
+
+void connection_log(const struct connection *connection, int level, const char *message_id,
+		    const char *format, ...)
+{
+	struct log_entry *entry = log_line_new(level, message_id);
+	char name[SOCKET_NAME_SIZE];
+	va_list arguments;
+
+	if (!entry)
+		return;
+	log_entry_add(entry, "HOLDFAST_CONNECTION=%llu",
+		      (unsigned long long)connection->record->id);
+	log_entry_add(entry, "HOLDFAST_SERVICE=%s", service_name(connection->service));
+	socket_format_peer(connection->peers[PEER_CLIENT].fd, name, sizeof(name));
+	log_entry_add(entry, "HOLDFAST_PEER=%s", name);
+	socket_format_local(connection->peers[PEER_CLIENT].fd, name, sizeof(name));
+	log_entry_add(entry, "HOLDFAST_LISTENER=%s", name);
+	va_start(arguments, format);
+	log_line_submit(entry, format, arguments);
+	va_end(arguments);
+}
+
+/* ---- the end ---- */
+
+uint64_t connection_pending(const struct connection *connection)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < connection->n_flows; i++)
+		n += connection->flows[i].pending;
+	return n;
+}
+
+static uint64_t n_moved(const struct connection *connection)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < connection->n_flows; i++)
+		n += connection->flows[i].n_moved;
+	return n;
+}
+
+/* Gives back all but the memory. The sockets were shut down or reset before. */
+static void release(struct connection *connection)
+{
+	struct worker *worker = connection->worker;
+
+	for (unsigned i = 0; i < connection->n_flows; i++)
+		flow_kill(&connection->flows[i], &worker->pipes);
+	connection->addresses = upstream_list_unref(connection->addresses);
+	packer_free_slot(&worker->packer, connection->slot);
+	for (size_t i = 0; i < CONNECTION_PEERS; i++)
+		connection->peers[i].fd = fd_close(connection->peers[i].fd);
+	connection->state = CONNECTION_CLOSED;
+	worker_remove(worker, connection);
+}
+
+static void unwatch(struct connection *connection)
+{
+	/* DEL of a registered fd does not fail */
+	for (size_t i = 0; i < CONNECTION_PEERS; i++)
+		(void)peer_watch(&connection->peers[i], connection->worker->epoll_fd,
+				 PEER_UNWATCHED);
+}
+
+static void end_in_order(struct connection *connection)
+{
+	connection_log(connection, LOG_DEBUG, MESSAGE_ENDED, "Connection %llu ended",
+		       (unsigned long long)connection->record->id);
+	unwatch(connection);
+	for (size_t i = 0; i < CONNECTION_PEERS; i++)
+		if (connection->peers[i].fd >= 0)
+			/* close() alone sends no FIN while a parcel holds the socket */
+			(void)shutdown(connection->peers[i].fd, SHUT_RDWR);
+	release(connection);
+}
+
+void connection_abort(struct connection *connection, const char *why)
+{
+	connection_log(connection, LOG_DEBUG, MESSAGE_RESET, "Connection %llu was reset: %s",
+		       (unsigned long long)connection->record->id, why);
+	/* First the ledger, so that a crash between the two resets does not leave one side */
+	atomic_fetch_or(&connection->record->flags, SLOT_ABORTED);
+	unwatch(connection);
+	for (size_t i = 0; i < CONNECTION_PEERS; i++)
+		if (connection->peers[i].fd >= 0)
+			socket_abort(connection->peers[i].fd);
+	release(connection);
+}
+
+struct connection *connection_free(struct connection *connection)
+{
+	if (connection)
+		log_job_free(connection->log_job);
+	free(connection);
+	return NULL;
+}
+
+/* ---- what has come of the moving ---- */
+
+static struct flow *flow_into(struct connection *connection, const struct peer *peer)
+{
+	for (unsigned i = 0; i < connection->n_flows; i++)
+		if (connection->flows[i].sink == peer)
+			return &connection->flows[i];
+	return NULL;
+}
+
+static struct flow *flow_out_of(struct connection *connection, const struct peer *peer)
+{
+	for (unsigned i = 0; i < connection->n_flows; i++)
+		if (connection->flows[i].source == peer)
+			return &connection->flows[i];
+	return NULL;
+}
+
+static bool has_failed(const struct connection *connection)
+{
+	return connection->peers[PEER_CLIENT].failed || connection->peers[PEER_UPSTREAM].failed;
+}
+
+static void note_failures(struct connection *connection)
+{
+	for (size_t i = 0; i < CONNECTION_PEERS; i++) {
+		struct peer *peer = &connection->peers[i];
+		struct flow *into;
+
+		if (!peer->failed)
+			continue;
+		atomic_fetch_or(&connection->record->flags, reset_flags[i]);
+		/* Nothing will come but what is there already, and that at once */
+		peer->hung = true;
+		into = flow_into(connection, peer);
+		if (into && into->state != FLOW_ENDED)
+			flow_kill(into, &connection->worker->pipes);
+	}
+}
+
+static bool is_over(const struct connection *connection)
+{
+	for (unsigned i = 0; i < connection->n_flows; i++)
+		if (connection->flows[i].state != FLOW_ENDED)
+			return false;
+	return true;
+}
+
+/* Whether a side that is to be reset has still to get something that was sent to it. */
+static bool has_unsent(const struct connection *connection)
+{
+	for (size_t i = 0; i < CONNECTION_PEERS; i++) {
+		const struct peer *peer = &connection->peers[i];
+		size_t n;
+
+		if (peer->fd >= 0 && !peer->failed &&
+		    socket_get_unsent(peer->fd, &n) == 0 && n > 0)
+			return true;
+	}
+	return false;
+}
+
+static void begin_reset(struct connection *connection)
+{
+	if (!has_unsent(connection)) {
+		connection_abort(connection, "a peer reset it");
+		return;
+	}
+	connection->state = CONNECTION_LINGERING;
+	connection->since_usec = connection->worker->now_usec;
+	worker_set_soon(connection->worker, connection);
+}
+
+static void settle(struct connection *connection)
+{
+	note_failures(connection);
+	if (!is_over(connection))
+		return;
+	if (has_failed(connection))
+		begin_reset(connection);
+	else
+		end_in_order(connection);
+}
+
+static void move(struct connection *connection)
+{
+	struct worker *worker = connection->worker;
+	uint64_t before = n_moved(connection);
+
+	for (unsigned i = 0; i < connection->n_flows; i++) {
+		struct flow *flow = &connection->flows[i];
+		int r = flow->sink ? flow_move(flow, &worker->pipes)
+				   : log_advance(connection);
+
+		if (r == FLOW_HAS_MORE)
+			worker_set_ready(worker, connection);
+		else if (r == FLOW_NEEDS_PIPE)
+			worker_wait_for_pipe(worker, connection);
+	}
+	if (n_moved(connection) != before) {
+		connection->active_usec = worker->now_usec;
+		connection->record->active_usec = worker->now_usec;
+		worker_set_idle(worker, connection);
+	}
+}
+
+/* ---- what to wait for ---- */
+
+static uint32_t wanted_events(struct connection *connection, const struct peer *peer)
+{
+	const struct flow *out = flow_out_of(connection, peer);
+	const struct flow *into = flow_into(connection, peer);
+	uint32_t events = 0;
+
+	if (peer->hung || connection->state == CONNECTION_LINGERING)
+		return PEER_UNWATCHED;
+	if (connection->state == CONNECTION_CONNECTING)
+		return peer == &connection->peers[PEER_UPSTREAM] ? EPOLLOUT : 0;
+	if (out && out->state == FLOW_OPEN && !connection->is_waiting_for_pipe &&
+	    (out->sink ? out->pending == 0 : log_wants_more(connection)))
+		events |= EPOLLIN | EPOLLPRI;
+	if (into && into->pending > 0)
+		events |= EPOLLOUT;
+	return events;
+}
+
+static void watch(struct connection *connection)
+{
+	for (size_t i = 0; i < CONNECTION_PEERS; i++) {
+		struct peer *peer = &connection->peers[i];
+		int r;
+
+		r = peer_watch(peer, connection->worker->epoll_fd,
+			       wanted_events(connection, peer));
+		if (r < 0) {
+			worker_limit_reached(connection->worker->shared, LIMIT_MEMORY,
+					     "Can't watch a connection (%s): it is reset",
+					     strerror(-r));
+			connection_abort(connection, "it can't be watched");
+			return;
+		}
+	}
+}
+
+/* The ledger tells the next process what was in hand if this one crashes. */
+static void set_in_hand(struct connection *connection, slot_ref ref)
+{
+	struct worker *worker = connection->worker;
+
+	atomic_store_explicit(&worker->shared->vault->ledger.header->in_hand[worker->index],
+			      ref, memory_order_relaxed);
+}
+
+void connection_advance(struct connection *connection)
+{
+	if (connection->state == CONNECTION_CLOSED)
+		return;
+	set_in_hand(connection,
+		    slot_ref_make(connection->slot, connection->record->generation));
+	if (connection->state == CONNECTION_CONNECTING)
+		relay_advance(connection);
+	if (connection->state == CONNECTION_OPEN) {
+		move(connection);
+		settle(connection);
+	}
+	if (connection->state != CONNECTION_CLOSED)
+		watch(connection);
+	set_in_hand(connection, 0);
+}
+
+void connection_note_events(struct peer *peer, uint32_t events)
+{
+	struct connection *connection = peer->connection;
+	bool is_upstream = peer == &connection->peers[PEER_UPSTREAM];
+
+	peer_note_events(peer, events);
+	/* An upstream that refuses a connect is not yet a side of the connection */
+	if (events & EPOLLERR &&
+	    !(is_upstream && connection->state == CONNECTION_CONNECTING))
+		peer->failed = true;
+}
+
+void connection_timeout(struct connection *connection)
+{
+	bool too_long = connection->worker->now_usec - connection->since_usec > LINGER_USEC_MAX;
+
+	switch (connection->state) {
+	case CONNECTION_CONNECTING:
+		relay_timeout(connection);
+		break;
+	case CONNECTION_LINGERING:
+		if (too_long || !has_unsent(connection))
+			connection_abort(connection, "a peer reset it");
+		else
+			worker_set_soon(connection->worker, connection);
+		break;
+	case CONNECTION_OPEN:
+		connection_abort(connection, "idle for too long");
+		break;
+	case CONNECTION_CLOSED:
+		break;
+	}
+}
+
+/* ---- the beginning ---- */
+
+static void init_flows(struct connection *connection)
+{
+	struct peer *client = &connection->peers[PEER_CLIENT];
+	struct peer *upstream = &connection->peers[PEER_UPSTREAM];
+	struct ledger_slot *record = connection->record;
+
+	switch (connection->service) {
+	case SERVICE_LOG:
+		flow_init(&connection->flows[0], client, NULL, record, 0);
+		connection->n_flows = 1;
+		break;
+	case SERVICE_ECHO:
+		flow_init(&connection->flows[0], client, client, record, 0);
+		connection->n_flows = 1;
+		break;
+	case SERVICE_RELAY:
+		flow_init(&connection->flows[0], client, upstream, record, 0);
+		flow_init(&connection->flows[1], upstream, client, record, 1);
+		connection->n_flows = 2;
+		break;
+	}
+}
+
+static struct connection *connection_new(struct worker *worker, uint32_t slot,
+					 enum service_kind service)
+{
+	struct connection *connection = calloc(1, sizeof(*connection));
+
+	if (!connection)
+		return NULL;
+	connection->worker = worker;
+	connection->slot = slot;
+	connection->record = &worker->shared->vault->ledger.slots[slot];
+	connection->service = service;
+	connection->state = CONNECTION_OPEN;
+	peer_init(&connection->peers[PEER_CLIENT], connection, -EBADF);
+	peer_init(&connection->peers[PEER_UPSTREAM], connection, -EBADF);
+	init_flows(connection);
+	if (service == SERVICE_LOG && log_job_new(connection, &connection->log_job) < 0) {
+		free(connection);
+		return NULL;
+	}
+	return connection;
+}
+
+static void fill_record(struct connection *connection)
+{
+	struct ledger_slot *record = connection->record;
+	struct ledger_header *header = connection->worker->shared->vault->ledger.header;
+
+	record->id = atomic_fetch_add(&header->next_id, 1);
+	record->service = connection->service;
+	record->accepted_usec = record->active_usec = connection->worker->now_usec;
+}
+
+static void explain_put(struct worker *worker, int r)
+{
+	if (r == -ETOOMANYREFS)
+		worker_limit_reached(worker->shared, LIMIT_IN_FLIGHT,
+				     "This user has too many files parked: raise LimitNOFILE= or "
+				     "lower --connections-max=; connections are refused");
+	else
+		worker_limit_reached(worker->shared, LIMIT_STORE,
+				     "The fd store takes no connection (%s): connections wait",
+				     strerror(-r));
+}
+
+int connection_put(struct connection *connection, uint32_t generation)
+{
+	struct worker *worker = connection->worker;
+	int fds[CONNECTION_PEERS], n = 0, r;
+
+	for (size_t i = 0; i < CONNECTION_PEERS; i++)
+		if (connection->peers[i].fd >= 0)
+			fds[n++] = connection->peers[i].fd;
+	r = packer_put(&worker->packer, connection->slot, generation, fds, n);
+	if (r < 0) {
+		explain_put(worker, r);
+		worker_pause_accept(worker, ACCEPT_RETRY_USEC);
+	}
+	return r;
+}
+
+/* An unprotected connection is worse than none: no byte of it has been read yet. */
+static int protect(struct connection *connection)
+{
+	packer_publish(&connection->worker->packer, connection->slot, SLOT_CONNECTION);
+	return connection_put(connection, connection->record->generation);
+}
+
+void connection_open(struct worker *worker, int client_fd)
+{
+	struct connection *connection = NULL;
+	uint32_t slot;
+
+	if (packer_take_slot(&worker->packer, &slot) < 0) {
+		worker_limit_reached(worker->shared, LIMIT_LEDGER,
+				     "The ledger is full: connections are refused");
+		goto refuse;
+	}
+	connection = connection_new(worker, slot, worker->shared->options->service);
+	if (!connection) {
+		packer_free_slot(&worker->packer, slot);
+		worker_limit_reached(worker->shared, LIMIT_MEMORY,
+				     "No memory: connections are refused");
+		goto refuse;
+	}
+	connection->peers[PEER_CLIENT].fd = client_fd;
+	connection->active_usec = worker->now_usec;
+	fill_record(connection);
+	worker_add(worker, connection);
+	if (connection->service == SERVICE_RELAY && relay_start(connection) < 0)
+		return;
+	if (protect(connection) < 0) {
+		connection_abort(connection, "it could not be protected");
+		return;
+	}
+	connection_log(connection, LOG_DEBUG, MESSAGE_OPENED, "Connection %llu accepted",
+		       (unsigned long long)connection->record->id);
+	worker_set_idle(worker, connection);
+	connection_advance(connection);
+	return;
+refuse:
+	socket_abort(client_fd);
+	(void)fd_close(client_fd);
+	worker_pause_accept(worker, ACCEPT_RETRY_USEC);
+}
+
+/* ---- adopt ---- */
+
+static int check_adopted(const struct connection *connection, const struct adopted_entry *entry,
+			 struct pool_pipe *pipes[LEDGER_FLOWS])
+{
+	uint32_t flags = connection->record->flags;
+
+	if (flags & SLOT_ABORTED)
+		return -ECONNABORTED;
+	if (connection->service == SERVICE_RELAY && entry->n_fds < 2 && flags & SLOT_CONNECTED)
+		return -EBADMSG;
+	if (connection->service != SERVICE_RELAY && entry->n_fds != 1)
+		return -EBADMSG;
+	for (unsigned i = 0; i < LEDGER_FLOWS; i++)
+		if ((connection->record->flows[i].pipe != 0) != (pipes[i] != NULL) ||
+		    (pipes[i] && i >= connection->n_flows))
+			return -EBADMSG;
+	return 0;
+}
+
+static int adopt_peers(struct connection *connection)
+{
+	for (size_t i = 0; i < CONNECTION_PEERS; i++) {
+		struct peer *peer = &connection->peers[i];
+		int flags;
+
+		if (peer->fd < 0)
+			continue;
+		flags = fcntl(peer->fd, F_GETFL);
+		if (flags < 0 || fcntl(peer->fd, F_SETFL, flags | O_NONBLOCK) < 0)
+			return -errno;
+		if (connection->record->flags & reset_flags[i])
+			peer->failed = peer->hung = peer->readable = true;
+	}
+	return 0;
+}
+
+static int adopt_flows(struct connection *connection, struct pool_pipe *pipes[LEDGER_FLOWS])
+{
+	for (unsigned i = 0; i < connection->n_flows; i++) {
+		int r = flow_adopt(&connection->flows[i], pipes[i]);
+
+		pipes[i] = NULL;
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int adopt_state(struct connection *connection, struct adopted_entry *entry,
+		       struct pool_pipe *pipes[LEDGER_FLOWS])
+{
+	int r;
+
+	r = check_adopted(connection, entry, pipes);
+	if (r == 0)
+		r = adopt_peers(connection);
+	if (r < 0)
+		return r;
+	if (connection->service == SERVICE_RELAY &&
+	    !(connection->record->flags & SLOT_CONNECTED))
+		return relay_adopt(connection);
+	return adopt_flows(connection, pipes);
+}
+
+static void discard_pipes(struct worker *worker, struct pool_pipe *pipes[LEDGER_FLOWS])
+{
+	for (size_t i = 0; i < LEDGER_FLOWS; i++)
+		if (pipes[i])
+			pipe_pool_discard(&worker->pipes, pipes[i]);
+}
+
+static void refuse_entry(struct worker *worker, uint32_t slot, struct adopted_entry *entry)
+{
+	for (int i = 0; i < entry->n_fds; i++) {
+		socket_abort(entry->fds[i]);
+		(void)fd_close(entry->fds[i]);
+	}
+	packer_free_slot(&worker->packer, slot);
+}
+
+int connection_adopt(struct worker *worker, uint32_t slot, struct adopted_entry *entry,
+		     struct pool_pipe *pipes[LEDGER_FLOWS])
+{
+	struct ledger_slot *record = &worker->shared->vault->ledger.slots[slot];
+	struct connection *connection = NULL;
+	int r;
+
+	if (record->service >= SERVICE_LOG && record->service <= SERVICE_RELAY)
+		connection = connection_new(worker, slot, (enum service_kind)record->service);
+	if (!connection) {
+		discard_pipes(worker, pipes);
+		refuse_entry(worker, slot, entry);
+		return -EBADMSG;
+	}
+	for (int i = 0; i < entry->n_fds; i++)
+		connection->peers[i].fd = entry->fds[i];
+	connection->active_usec = record->active_usec;
+	worker_add(worker, connection);
+	r = adopt_state(connection, entry, pipes);
+	if (r < 0) {
+		discard_pipes(worker, pipes);
+		connection_abort(connection, "it can't be continued exactly");
+		return r;
+	}
+	record->n_adopts++;
+	worker_set_idle(worker, connection);
+	worker_set_ready(worker, connection);
+	return 0;
+}

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A connection: a client and, in a relay, its upstream; the flows between them; its slot in
+ * the ledger. One worker owns it from accept or adopt to its end.
+ *
+ * Events change state, actions do not: epoll's events are noted in the peers, then
+ * connection_advance() moves what can be moved and sees what has come of it, and at last what
+ * to wait for is computed anew.
+ *
+ * How it ends. In order: each flow has delivered its source's end, then both sockets are
+ * closed. By a reset: a peer that failed is the end of the flow into it; the flow out of it
+ * delivers what is pending, and once the other side's kernel has acknowledged that (or it
+ * fails too, or LINGER_USEC_MAX has passed), the other side is reset. So a reset never
+ * overtakes bytes, and an error never looks like an orderly end.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "base/time.h"
+#include "holdfastd/flow.h"
+#include "holdfastd/peer.h"
+#include "holdfastd/service.h"
+#include "holdfastd/upstream.h"
+#include "vault/adopt.h"
+#include "vault/packer.h"
+
+struct worker;
+struct log_job;
+
+TAILQ_HEAD(connection_list, connection);
+
+#define CONNECTION_PEERS 2
+/* How long a reset may wait for the other side to take what was sent before it. */
+#define LINGER_USEC_MAX (60 * USEC_PER_SEC)
+
+enum connection_state {
+	CONNECTION_CONNECTING, /* relay: the upstream has not answered yet; no byte was read */
+	CONNECTION_OPEN,
+	CONNECTION_LINGERING, /* to be reset once what was sent has arrived */
+	CONNECTION_CLOSED,    /* everything is given back; only the memory is left, until the
+			       * batch of events that may name it is over */
+};
+
+enum {
+	PEER_CLIENT = 0,
+	PEER_UPSTREAM = 1,
+};
+
+struct connection {
+	struct worker *worker;
+	enum connection_state state;
+	enum service_kind service;
+	uint32_t slot;
+	struct ledger_slot *record;
+	struct peer peers[CONNECTION_PEERS];
+	struct flow flows[LEDGER_FLOWS];
+	unsigned n_flows;
+
+	/* relay, while connecting */
+	struct upstream_list *addresses;
+	size_t next_address;
+
+	struct log_job *log_job; /* log: the entry in hand */
+
+	uint64_t since_usec; /* of connecting or lingering */
+	uint64_t active_usec;
+
+	bool is_ready;	/* in the worker's list of those with more to do */
+	bool is_waiting_for_pipe;
+	TAILQ_ENTRY(connection) ready_entry;
+	TAILQ_ENTRY(connection) pipe_entry;
+	struct connection_list *timer_list; /* of the worker, or NULL */
+	TAILQ_ENTRY(connection) timer_entry;
+	TAILQ_ENTRY(connection) all_entry;   /* all of the worker's, or the closed ones */
+};
+
+/*
+ * Serves a newly accepted client. Takes client_fd over in any case; what fails is logged.
+ */
+void connection_open(struct worker *worker, int client_fd);
+
+/*
+ * Goes on with a connection of the last process. Takes the fds of entry and pipes over in any
+ * case. pipes: of each flow, NULL if the ledger names none.
+ * Returns 0, or a negative errno where it can't be continued exactly: it was reset then.
+ */
+int connection_adopt(struct worker *worker, uint32_t slot, struct adopted_entry *entry,
+		     struct pool_pipe *pipes[LEDGER_FLOWS]);
+
+/* Does all that can be done now, and computes what to wait for. */
+void connection_advance(struct connection *connection);
+
+/* Takes note of events of one of its peers; to be followed by connection_advance(). */
+void connection_note_events(struct peer *peer, uint32_t events);
+
+/* Resets both sides at once and frees the slot; why is for the log. */
+void connection_abort(struct connection *connection, const char *why);
+
+/* Puts its sockets into the store under generation (packer_put()); logs what fails. */
+int connection_put(struct connection *connection, uint32_t generation);
+
+/* A timer of the worker is due: connecting took too long, or a look at a lingering one. */
+void connection_timeout(struct connection *connection);
+
+/* Frees the memory of a closed connection. Returns NULL. */
+struct connection *connection_free(struct connection *connection);
+
+/* The bytes of it that are in pipes. */
+uint64_t connection_pending(const struct connection *connection);
+
+/*
+ * Logs about a connection, with the fields that all its lines have: HOLDFAST_CONNECTION,
+ * HOLDFAST_PEER, HOLDFAST_LISTENER, HOLDFAST_SERVICE.
+ */
+__attribute__((format(printf, 4, 5)))
+void connection_log(const struct connection *connection, int level, const char *message_id,
+		    const char *format, ...);

@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "holdfastd/flow.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/pipe.h"
+#include "base/socket.h"
+
+void flow_init(struct flow *flow, struct peer *source, struct peer *sink,
+	       struct ledger_slot *record, unsigned index)
+{
+	*flow = (struct flow){
+		.source = source,
+		.sink = sink,
+		.state = FLOW_OPEN,
+		.record = record,
+		.index = index,
+	};
+}
+
+static uint32_t urgent_flag(const struct flow *flow)
+{
+	return flow->index == 0 ? SLOT_URGENT_0 : SLOT_URGENT_1;
+}
+
+static struct ledger_flow *flow_record(const struct flow *flow)
+{
+	return &flow->record->flows[flow->index];
+}
+
+static int borrow_pipe(struct flow *flow, struct pipe_pool *pool)
+{
+	if (flow->pipe)
+		return 0;
+	if (pipe_pool_borrow(pool, &flow->pipe) < 0)
+		return -EBUSY;
+	atomic_store(&flow_record(flow)->pipe, flow->pipe->ref);
+	return 0;
+}
+
+static void return_pipe_if_empty(struct flow *flow, struct pipe_pool *pool)
+{
+	struct pool_pipe *pipe = flow->pipe;
+
+	if (!pipe || flow->pending > 0)
+		return;
+	atomic_store(&flow_record(flow)->pipe, 0);
+	flow->pipe = NULL;
+	pipe_pool_return(pool, pipe);
+}
+
+/* The source will give what it has, and then nothing: its end is no orderly one. */
+static void source_failed(struct flow *flow)
+{
+	flow->source->failed = flow->source->hung = flow->source->readable = true;
+}
+
+/*
+ * Carries the byte at the urgent mark into the pipe by hand. The ledger says first that it is
+ * in hand, where it is in the stream, and how much the pipe held: so flow_adopt() can tell
+ * whether it is in the pipe, and whether it is still in the socket as well.
+ */
+static ssize_t pass_urgent(struct flow *flow)
+{
+	struct ledger_flow *record = flow_record(flow);
+	struct socket_counts counts;
+	char byte;
+
+	flow->source->urgent = false;
+	if (recv(flow->source->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) != 1)
+		return -EAGAIN;
+	if (socket_get_counts(flow->source->fd, &counts) < 0)
+		return -EAGAIN;
+	record->urgent_at = counts.n_taken - (counts.has_fin ? 1 : 0);
+	record->urgent_pending = flow->pending;
+	atomic_fetch_or(&flow->record->flags, urgent_flag(flow));
+	if (write(flow->pipe->fd, &byte, 1) == 1) {
+		/* It was peeked a moment ago and nobody else reads: it is there */
+		(void)recv(flow->source->fd, &byte, 1, MSG_DONTWAIT);
+		atomic_fetch_and(&flow->record->flags, ~urgent_flag(flow));
+		return 1;
+	}
+	atomic_fetch_and(&flow->record->flags, ~urgent_flag(flow));
+	flow->source->urgent = true; /* the pipe is full: later */
+	return -EAGAIN;
+}
+
+static void settle_urgent(struct flow *flow)
+{
+	struct ledger_flow *record = flow_record(flow);
+	struct socket_counts counts;
+	char byte;
+
+	if (!(flow->record->flags & urgent_flag(flow)))
+		return;
+	if (flow->pending == record->urgent_pending + 1 &&
+	    socket_is_at_urgent(flow->source->fd) &&
+	    socket_get_counts(flow->source->fd, &counts) == 0 &&
+	    counts.n_taken - (counts.has_fin ? 1 : 0) == record->urgent_at)
+		/* In the pipe and in the socket too: the one in the socket goes */
+		(void)recv(flow->source->fd, &byte, 1, MSG_DONTWAIT);
+	atomic_fetch_and(&flow->record->flags, ~urgent_flag(flow));
+}
+
+int flow_adopt(struct flow *flow, struct pool_pipe *pipe)
+{
+	struct socket_counts counts;
+	uint64_t n_taken;
+
+	flow->pipe = pipe;
+	if (pipe && pipe_get_pending(pipe->fd, &flow->pending) < 0)
+		return -EIO;
+	settle_urgent(flow);
+	if (socket_get_counts(flow->source->fd, &counts) < 0)
+		return 0; /* AF_UNIX keeps no counts */
+	n_taken = flow_record(flow)->n_read;
+	/*
+	 * A closed socket without a FIN among its bytes was reset, also where the call that
+	 * learned it was the last thing that the last process did
+	 * (tests/kernel/tcp-info-tells-reset-from-fin.c). n_read is exact then, since
+	 * that call moved no bytes.
+	 */
+	if (counts.is_closed && counts.n_taken <= n_taken)
+		source_failed(flow);
+	else if (!counts.is_closed)
+		atomic_store(&flow_record(flow)->n_read,
+			     counts.n_taken - (counts.has_fin ? 1 : 0));
+	return 0;
+}
+
+/* Whether a result of splice is more than a matter of time. */
+static bool is_error(ssize_t n)
+{
+	return n < 0 && n != -EAGAIN && n != -ENOMEM && n != -ENOBUFS;
+}
+
+static ssize_t fill_once(struct flow *flow, size_t max)
+{
+	ssize_t n;
+
+	do
+		n = splice(flow->source->fd, NULL, flow->pipe->fd, NULL, max,
+			   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+	while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : n;
+}
+
+/*
+ * What splice says when it moves nothing is not the whole truth: at the mark of an urgent byte
+ * behind which the stream has ended, it tells the end (0, or the error) and not EAGAIN, though
+ * bytes are left (tests/kernel/tcp-urgent-stops-splice.c).
+ */
+static ssize_t fill_past_urgent(struct flow *flow, size_t max)
+{
+	ssize_t n = fill_once(flow, max);
+
+	if (n > 0 || (n == -EAGAIN && !flow->source->urgent && !flow->source->hung))
+		return n;
+	if (n < 0 && is_error(n))
+		source_failed(flow);
+	if (socket_is_at_urgent(flow->source->fd)) {
+		ssize_t passed = pass_urgent(flow);
+
+		return passed > 0 || !is_error(n) ? passed : n;
+	}
+	return n;
+}
+
+ssize_t flow_fill(struct flow *flow, struct pipe_pool *pool, size_t max)
+{
+	ssize_t n;
+	int r;
+
+	r = borrow_pipe(flow, pool);
+	if (r < 0)
+		return r;
+	n = fill_past_urgent(flow, max);
+	if (n > 0) {
+		flow->pending += (size_t)n;
+		atomic_fetch_add_explicit(&flow_record(flow)->n_read, (uint64_t)n,
+					  memory_order_relaxed);
+		return n;
+	}
+	/* What has failed and has nothing more to give will never have: an AF_UNIX peer that
+	 * has shut down its reading makes us fail in writing, yet its end is never told */
+	if (n == 0 || is_error(n) || (n == -EAGAIN && flow->source->failed))
+		flow->state = FLOW_ENDING;
+	return_pipe_if_empty(flow, pool);
+	return flow->state == FLOW_ENDING ? 0 : -EAGAIN;
+}
+
+void flow_note_drained(struct flow *flow, struct pipe_pool *pool, size_t n)
+{
+	assert(n <= flow->pending);
+	flow->pending -= n;
+	flow->n_moved += n;
+	return_pipe_if_empty(flow, pool);
+}
+
+/* Returns the number of bytes moved, -EAGAIN, or the error that the sink failed with. */
+static ssize_t drain_once(struct flow *flow)
+{
+	ssize_t n;
+
+	do
+		n = splice(flow->pipe->fd, NULL, flow->sink->fd, NULL, flow->pending,
+			   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+	while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : n;
+}
+
+static void drain(struct flow *flow, struct pipe_pool *pool)
+{
+	ssize_t n = drain_once(flow);
+
+	if (n > 0) {
+		/* A short write means that there is no more room; the event will tell when */
+		if ((size_t)n < flow->pending && !flow->sink->hung)
+			flow->sink->writable = false;
+		/* The pipe stays for the next round; flow_move() gives it back */
+		flow->pending -= (size_t)n;
+		flow->n_moved += (uint64_t)n;
+	} else if (!is_error(n)) {
+		flow->sink->writable = false;
+	} else {
+		flow->sink->failed = true;
+		flow_kill(flow, pool);
+	}
+}
+
+/* Returns whether there may be more to do, or a negative flow_fill() result. */
+static ssize_t fill(struct flow *flow, struct pipe_pool *pool)
+{
+	size_t max = flow->pipe ? flow->pipe->size : PIPES_LARGE_SIZE;
+	ssize_t n = flow_fill(flow, pool, max);
+
+	/* A short read most likely took all there was; if not, the level-triggered event
+	 * will tell */
+	if ((n > 0 && (size_t)n < max) || n == -EAGAIN)
+		flow->source->readable = flow->source->hung;
+	return n;
+}
+
+static void end(struct flow *flow)
+{
+	/* Repeatable, and without effect on a socket that is closed already */
+	if (!flow->source->failed && !flow->sink->failed)
+		(void)shutdown(flow->sink->fd, SHUT_WR);
+	flow->state = FLOW_ENDED;
+}
+
+int flow_move(struct flow *flow, struct pipe_pool *pool)
+{
+	int result = FLOW_HAS_MORE;
+
+	for (int round = 0; round < FLOW_ROUNDS_MAX; round++) {
+		if (flow->state == FLOW_ENDED)
+			return FLOW_WAITS;
+		if (flow->pending > 0) {
+			if (!flow->sink->writable)
+				return FLOW_WAITS;
+			drain(flow, pool);
+		} else if (flow->state == FLOW_ENDING) {
+			end(flow);
+		} else if (!flow->source->readable) {
+			result = FLOW_WAITS;
+			break;
+		} else if (fill(flow, pool) == -EBUSY) {
+			return FLOW_NEEDS_PIPE;
+		}
+	}
+	return_pipe_if_empty(flow, pool);
+	return flow->state == FLOW_ENDED ? FLOW_WAITS : result;
+}
+
+void flow_kill(struct flow *flow, struct pipe_pool *pool)
+{
+	struct pool_pipe *pipe = flow->pipe;
+
+	flow->state = FLOW_ENDED;
+	if (!pipe)
+		return;
+	atomic_store(&flow_record(flow)->pipe, 0);
+	flow->pipe = NULL;
+	if (flow->pending > 0)
+		pipe_pool_discard(pool, pipe);
+	else
+		pipe_pool_return(pool, pipe);
+	flow->pending = 0;
+}
+
+ssize_t flow_peek(const struct flow *flow, int scratch, void *buffer, size_t size)
+{
+	size_t wanted = size < flow->pending ? size : flow->pending, n_read = 0;
+	ssize_t n;
+
+	do
+		n = tee(flow->pipe->fd, scratch, wanted, SPLICE_F_NONBLOCK);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return -errno;
+	while (n_read < (size_t)n) {
+		ssize_t r = read(scratch, (char *)buffer + n_read, (size_t)n - n_read);
+
+		if (r < 0 && errno != EINTR)
+			return -errno;
+		if (r > 0)
+			n_read += (size_t)r;
+	}
+	return n;
+}
+
+/* Fills the empty pipe with the bytes of the lent one, which keeps them. */
+static int copy_pending(const struct flow *flow, struct pool_pipe *to, int scratch)
+{
+	char *buffer = malloc(flow->pending);
+	ssize_t n;
+	int r = 0;
+
+	if (!buffer)
+		return -ENOMEM;
+	n = flow_peek(flow, scratch, buffer, flow->pending);
+	if (n >= 0 && (size_t)n == flow->pending)
+		n = write(to->fd, buffer, flow->pending);
+	if (n < 0 || (size_t)n != flow->pending)
+		r = -ENOBUFS;
+	free(buffer);
+	return r;
+}
+
+int flow_repack(struct flow *flow, struct pipe_pool *pool, int scratch)
+{
+	struct pool_pipe *packed;
+	int r;
+
+	if (pipe_pool_borrow(pool, &packed) < 0)
+		return -EBUSY;
+	r = copy_pending(flow, packed, scratch);
+	if (r == 0) {
+		struct pool_pipe *old = flow->pipe;
+
+		/* One store: before it the old pipe counts, after it the new one */
+		atomic_store(&flow_record(flow)->pipe, packed->ref);
+		flow->pipe = packed;
+		packed = old;
+	}
+	/* What is in it now is a copy; a pipe in the pool must be empty */
+	pipe_pool_discard(pool, packed);
+	return r;
+}

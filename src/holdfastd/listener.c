@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "holdfastd/listener.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+#include "base/time.h"
+
+static void set(int fd, int level, int option, int value)
+{
+	/* AF_UNIX knows no TCP options; nothing depends on these being set */
+	(void)setsockopt(fd, level, option, &value, sizeof(value));
+}
+
+static bool is_tcp(int fd)
+{
+	int protocol = 0;
+	socklen_t size = sizeof(protocol);
+
+	return getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) == 0 &&
+	       protocol == IPPROTO_TCP;
+}
+
+void listener_set_options(int fd, uint64_t keepalive_idle_usec)
+{
+	set(fd, SOL_SOCKET, SO_OOBINLINE, 1);
+	if (!is_tcp(fd))
+		return;
+	set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	set(fd, SOL_SOCKET, SO_KEEPALIVE, keepalive_idle_usec != USEC_INFINITY);
+	if (keepalive_idle_usec == USEC_INFINITY)
+		return;
+	set(fd, IPPROTO_TCP, TCP_KEEPIDLE, (int)(keepalive_idle_usec / USEC_PER_SEC));
+	set(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SEC);
+	set(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
+}
+
+bool listener_is_one(int fd)
+{
+	int listening = 0, type = 0;
+	socklen_t size = sizeof(int);
+
+	return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) == 0 && listening &&
+	       getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_STREAM;
+}
+
+void listener_check_accepted(int fd, uint64_t keepalive_idle_usec)
+{
+	int inherited = 0;
+	socklen_t size = sizeof(inherited);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &inherited, &size) < 0 || !inherited)
+		listener_set_options(fd, keepalive_idle_usec);
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What is set on listeners and on upstream sockets. Accepted TCP sockets inherit it from their
+ * listener, which saves calls per connection; but not those that were in the accept queue
+ * already, and no AF_UNIX ones (tests/kernel/tcp-accepted-inherits-options.c,
+ * tests/kernel/unix-urgent-passes-splice.c).
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Probes of a silent peer, after the idle time: it is gone when none is answered. */
+#define KEEPALIVE_PROBES 6
+#define KEEPALIVE_INTERVAL_SEC 10
+
+/*
+ * TCP_NODELAY; SO_OOBINLINE, so that urgent bytes stay in the stream; keepalive after
+ * keepalive_idle_usec (USEC_INFINITY: none). What a family does not have is left out.
+ */
+void listener_set_options(int fd, uint64_t keepalive_idle_usec);
+
+/* Sets the same on an accepted socket that has not inherited it. */
+void listener_check_accepted(int fd, uint64_t keepalive_idle_usec);
+
+/* Whether fd is a stream socket that listens (SO_ACCEPTCONN). */
+bool listener_is_one(int fd);

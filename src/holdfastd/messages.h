@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* One MESSAGE_ID for each kind of event (sd-id128(3)); they never change their meaning. */
+#pragma once
+
+/* The service has started */
+#define MESSAGE_STARTED "4e7ca1ade8e84ba3ad07e27a465c69aa"
+/* Connections of the last process were adopted */
+#define MESSAGE_ADOPTED "a19a24b2d82b41f4bcc6b37cdffe55a4"
+/* Log: a read or a line of a connection */
+#define MESSAGE_READ "46e0572f2aa24b98ba3af7fd1e6f3ea6"
+/* A connection was accepted */
+#define MESSAGE_OPENED "c3bf070736294daa9fa3eed94946d6d3"
+/* A connection ended in order */
+#define MESSAGE_ENDED "41061ace7ca7404a87ff3a7a79308490"
+/* A connection was reset */
+#define MESSAGE_RESET "c5f11cb084c248ae83269d69a598bcb1"
+/* A limit was reached */
+#define MESSAGE_LIMIT "334e48c4fffa4655b4c0fadb31e25470"
+/* No address of the upstream answered */
+#define MESSAGE_UPSTREAM "641bf52262894f72b52edfe0d4acc92e"
+/* A connection was in hand at too many crashes */
+#define MESSAGE_QUARANTINED "cd9c3d2d07fa4e7d901700e6e448b0bd"
+/* The stored ledger could not be used */
+#define MESSAGE_LEDGER "c2b91b19235242a7a595ec1135633a08"
+/* The service stops */
+#define MESSAGE_STOPPING "a564b9cd7cd141649b846eb05a1330ed"
+/* A worker makes no progress */
+#define MESSAGE_WATCHDOG "79b2c3c537024a958bcf79315d619226"

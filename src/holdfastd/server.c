@@ -1,0 +1,578 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "holdfastd/server.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <systemd/sd-daemon.h>
+#include <systemd/sd-event.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/pipe.h"
+#include "base/socket.h"
+#include "base/time.h"
+#include "holdfastd/crash.h"
+#include "holdfastd/listener.h"
+#include "holdfastd/messages.h"
+#include "holdfastd/worker.h"
+
+/* How long the service manager may take to answer the first uploads. */
+#define STOCK_TIMEOUT_USEC (60 * USEC_PER_SEC)
+#define TICK_USEC USEC_PER_SEC
+/* A process that has lived for this long ends a row of crashes. */
+#define SETTLED_USEC (10 * USEC_PER_SEC)
+/* After a row of crashes: the first delay, doubled for each further one up to the last. */
+#define CRASH_DELAY_FIRST_USEC (20 * USEC_PER_MSEC)
+#define CRASH_DELAY_LAST_USEC (5 * USEC_PER_SEC)
+/* Fds that are nobody's connection: standard ones, epolls, listeners, logs, spares. */
+#define FILES_RESERVED 64
+#define STATUS_SIZE 256
+
+struct server {
+	struct shared shared;
+	struct adopt_report report;
+	uint32_t n_adopted;
+	uint64_t started_usec;
+	uint64_t watchdog_usec; /* 0: none */
+	uint64_t rounds_seen[THREADS_MAX];
+	char status[STATUS_SIZE];
+	sd_event *event;
+	int exit_status;
+};
+
+/* ---- limits ---- */
+
+/* Fds of one connection at its worst: its sockets, and a pipe for each flow. */
+static unsigned files_per_connection(enum service_kind service)
+{
+	switch (service) {
+	case SERVICE_LOG:
+	case SERVICE_ECHO:
+		return 2;
+	case SERVICE_RELAY:
+		return 4;
+	}
+	return 4;
+}
+
+static unsigned long raise_files_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return 1024;
+	limit.rlim_cur = limit.rlim_max;
+	/* Up to the hard limit it is always allowed */
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
+	return limit.rlim_cur == RLIM_INFINITY ? CONNECTIONS_MAX * 8UL : limit.rlim_cur;
+}
+
+static unsigned connections_max(const struct options *options, unsigned long files)
+{
+	unsigned per_connection = files_per_connection(options->service);
+	unsigned long most;
+
+	files = files > 2 * FILES_RESERVED ? files - FILES_RESERVED : FILES_RESERVED;
+	/* Two fds for each parcel of PARCEL_ENTRIES_MAX: one part in a hundred */
+	most = (files - files / 100) / per_connection;
+	if (most > CONNECTIONS_MAX)
+		most = CONNECTIONS_MAX;
+	if (options->connections_max == 0)
+		return (unsigned)most;
+	if (options->connections_max > most)
+		log_warning("--connections-max=%u needs more open files than the limit of %lu "
+			    "allows: %lu connections are served (raise LimitNOFILE=)",
+			    options->connections_max, files, most);
+	return options->connections_max < most ? options->connections_max : (unsigned)most;
+}
+
+static unsigned n_threads(const struct options *options)
+{
+	cpu_set_t cpus;
+	int n = 1;
+
+	if (options->n_threads > 0)
+		return options->n_threads;
+	if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0)
+		n = CPU_COUNT(&cpus);
+	return n > THREADS_MAX ? THREADS_MAX : (unsigned)n;
+}
+
+static_assert(THREADS_MAX <= LEDGER_WORKERS_MAX, "the ledger names what each worker has in hand");
+
+/* ---- adopt ---- */
+
+static void close_stored(const struct stored_fd *stored, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		(void)fd_close(stored[i].fd);
+}
+
+static void say_ledger(const struct adopt_report *report)
+{
+	switch (report->ledger) {
+	case ADOPT_LEDGER_NONE:
+	case ADOPT_LEDGER_FOUND:
+		break;
+	case ADOPT_LEDGER_DAMAGED:
+		log_line(LOG_ERR, MESSAGE_LEDGER,
+			 "The stored ledger is damaged: the connections that it described were "
+			 "reset");
+		break;
+	case ADOPT_LEDGER_INCOMPATIBLE:
+		log_line(LOG_ERR, MESSAGE_LEDGER,
+			 "The stored ledger is from a newer version that this one can't read: "
+			 "its connections were reset");
+		break;
+	}
+	if (report->n_damaged > 0)
+		log_line(LOG_ERR, MESSAGE_LEDGER,
+			 "%u stored entries made no sense and were reset", report->n_damaged);
+	if (report->n_unknown_fds > 0)
+		log_warning("%u stored fds of unknown names were closed", report->n_unknown_fds);
+}
+
+static int compare_active(const void *a, const void *b, void *userdata)
+{
+	const struct ledger_slot *slots = userdata;
+	uint64_t x = slots[*(const uint32_t *)a].active_usec;
+	uint64_t y = slots[*(const uint32_t *)b].active_usec;
+
+	return x < y ? -1 : x > y;
+}
+
+/* The slots of all live connections, least recently active first, as timers want them. */
+static uint32_t *list_connections(struct vault *vault, uint32_t *ret_n)
+{
+	struct ledger_slot *slots = vault->ledger.slots;
+	uint32_t *list = calloc(vault->n_adopted + 1, sizeof(*list)), n = 0;
+
+	if (!list)
+		return NULL;
+	for (uint32_t slot = 0; slot < vault->n_adopted; slot++)
+		if (slots[slot].state == SLOT_CONNECTION)
+			list[n++] = slot;
+	qsort_r(list, n, sizeof(*list), compare_active, slots);
+	*ret_n = n;
+	return list;
+}
+
+static struct pool_pipe *take_pipe(struct worker *worker, slot_ref ref)
+{
+	struct vault *vault = worker->shared->vault;
+	uint32_t slot = slot_ref_slot(ref);
+	struct adopted_entry entry;
+
+	if (ref == 0 || vault->ledger.slots[slot].state != SLOT_PIPE ||
+	    vault->ledger.slots[slot].generation != slot_ref_generation(ref) ||
+	    !adopt_take(vault, slot, &entry))
+		return NULL;
+	return pipe_pool_adopt(&worker->pipes, ref, entry.fds[0]);
+}
+
+static void quarantine(struct server *server, uint32_t slot, struct adopted_entry *entry)
+{
+	struct vault *vault = server->shared.vault;
+
+	log_line(LOG_ERR, MESSAGE_QUARANTINED,
+		 "Connection %llu was being handled at %u crashes in a row: it was reset",
+		 (unsigned long long)vault->ledger.slots[slot].id,
+		 vault->ledger.slots[slot].n_crashes);
+	for (int i = 0; i < entry->n_fds; i++) {
+		socket_abort(entry->fds[i]);
+		(void)fd_close(entry->fds[i]);
+	}
+	packer_free_slot(&server->shared.workers[0].packer, slot);
+}
+
+/* Returns whether the connection goes on; adds its pending bytes to *pending. */
+static bool adopt_connection(struct server *server, struct worker *worker, uint32_t slot,
+			     uint64_t *pending)
+{
+	struct vault *vault = server->shared.vault;
+	struct pool_pipe *pipes[LEDGER_FLOWS] = {0};
+	struct adopted_entry entry;
+
+	if (!adopt_take(vault, slot, &entry))
+		return false;
+	if (adopt_is_quarantined(vault, slot)) {
+		quarantine(server, slot, &entry);
+		return false;
+	}
+	for (size_t i = 0; i < LEDGER_FLOWS; i++)
+		pipes[i] = take_pipe(worker, vault->ledger.slots[slot].flows[i].pipe);
+	if (connection_adopt(worker, slot, &entry, pipes) < 0)
+		return false;
+	*pending += connection_pending(TAILQ_LAST(&worker->all, connection_list));
+	return true;
+}
+
+/* Pipes that nobody was lent: those that are empty, as they should be, serve again. */
+static void adopt_free_pipes(struct server *server)
+{
+	struct vault *vault = server->shared.vault;
+
+	for (uint32_t slot = 0; slot < vault->n_adopted; slot++) {
+		struct worker *worker = &server->shared.workers[slot % server->shared.n_workers];
+		struct pool_pipe *pipe;
+		size_t pending;
+
+		if (vault->ledger.slots[slot].state != SLOT_PIPE)
+			continue;
+		pipe = take_pipe(worker,
+				 slot_ref_make(slot, vault->ledger.slots[slot].generation));
+		if (!pipe)
+			continue;
+		if (pipe_get_pending(pipe->fd, &pending) == 0 && pending == 0)
+			pipe_pool_return(&worker->pipes, pipe);
+		else
+			pipe_pool_discard(&worker->pipes, pipe);
+	}
+}
+
+static int adopt_all(struct server *server, uint64_t began_usec)
+{
+	struct shared *shared = &server->shared;
+	uint32_t n = 0, *list = list_connections(shared->vault, &n), n_refused;
+	uint64_t pending = 0;
+
+	if (!list)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < n; i++)
+		server->n_adopted += adopt_connection(
+			server, &shared->workers[i % shared->n_workers], list[i], &pending);
+	free(list);
+	adopt_free_pipes(server);
+	(void)adopt_done(shared->vault); /* what is left was in n_damaged or without fds */
+	n_refused = n - server->n_adopted;
+	if (n > 0) {
+		log_line(LOG_INFO, MESSAGE_ADOPTED, "recv tcpconn and read");
+		log_line(LOG_NOTICE, MESSAGE_ADOPTED,
+			 "Adopted %u connections with %llu pending bytes, refused %u, in %.1f ms",
+			 server->n_adopted, (unsigned long long)pending, n_refused,
+			 (double)(time_now_usec() - began_usec) / USEC_PER_MSEC);
+	}
+	return 0;
+}
+
+/* After a row of crashes each start waits longer, so that a loop of them costs little. */
+static void delay_after_crashes(const struct adopt_report *report)
+{
+	uint64_t delay = CRASH_DELAY_FIRST_USEC;
+
+	if (report->crash_signal == 0)
+		return;
+	log_error("The last process crashed (%s); %u in a row",
+		  strsignal((int)report->crash_signal), report->n_crashes_in_row);
+	if (report->n_crashes_in_row < 2)
+		return;
+	for (uint32_t i = 2; i < report->n_crashes_in_row && delay < CRASH_DELAY_LAST_USEC; i++)
+		delay *= 2;
+	if (delay > CRASH_DELAY_LAST_USEC)
+		delay = CRASH_DELAY_LAST_USEC;
+	(void)usleep((useconds_t)delay);
+}
+
+/* ---- status ---- */
+
+static void set_status(struct server *server)
+{
+	char status[STATUS_SIZE];
+
+	(void)snprintf(status, sizeof(status),
+		       "STATUS=%s: %u connections, %u adopted at start, %u restarts survived",
+		       service_name(server->shared.options->service),
+		       server->shared.n_connections, server->n_adopted,
+		       server->report.n_starts - 1);
+	if (strcmp(status, server->status) == 0)
+		return;
+	memcpy(server->status, status, sizeof(status));
+	(void)sd_notify(0, status); /* there is nobody else to tell */
+}
+
+/* ---- events ---- */
+
+static int on_signal(sd_event_source *source, const struct signalfd_siginfo *info,
+		     void *userdata)
+{
+	struct server *server = userdata;
+
+	(void)source;
+	log_line(LOG_INFO, MESSAGE_STOPPING, "Stopping on SIG%s",
+		 sigabbrev_np((int)info->ssi_signo));
+	(void)sd_notify(0, "STOPPING=1"); /* it is for show only */
+	return sd_event_exit(server->event, EXIT_SUCCESS);
+}
+
+static int on_vault(sd_event_source *source, int fd, uint32_t events, void *userdata)
+{
+	struct server *server = userdata;
+
+	(void)source;
+	(void)fd;
+	(void)events;
+	vault_dispatch(server->shared.vault);
+	return 0;
+}
+
+/* Leaves if nothing is being served and nobody is about to accept (see accept_one()). */
+static bool may_leave(struct server *server)
+{
+	struct shared *shared = &server->shared;
+	uint64_t now = time_now_usec(), idle = shared->options->exit_idle_usec;
+	uint64_t last = shared->last_end_usec;
+
+	if (last < server->started_usec)
+		last = server->started_usec;
+	if (idle == USEC_INFINITY || shared->n_connections > 0 || now - last < idle)
+		return false;
+	shared->leaving = true;
+	if (shared->n_connections > 0) {
+		shared->leaving = false;
+		return false;
+	}
+	return true;
+}
+
+static int on_tick(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct server *server = userdata;
+	int r;
+
+	vault_tick(server->shared.vault);
+	set_status(server);
+	if (time_now_usec() - server->started_usec > SETTLED_USEC)
+		server->shared.vault->ledger.header->n_crashes_in_row = 0;
+	if (may_leave(server)) {
+		log_line(LOG_INFO, MESSAGE_STOPPING, "No connection for a while: leaving");
+		return sd_event_exit(server->event, EXIT_STATUS_IDLE);
+	}
+	r = sd_event_source_set_time(source, usec + TICK_USEC);
+	return r < 0 ? r : sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+}
+
+/*
+ * Half-way to the timeout each worker is woken, and must have gone a round by the next time.
+ * Fed only if all have: a worker that hangs lets the manager end us.
+ */
+static int on_watchdog(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct server *server = userdata;
+	bool all_alive = true;
+	int r;
+
+	for (unsigned i = 0; i < server->shared.n_workers; i++) {
+		struct worker *worker = &server->shared.workers[i];
+		uint64_t rounds = worker->n_rounds;
+
+		if (rounds == server->rounds_seen[i]) {
+			all_alive = false;
+			log_line(LOG_ERR, MESSAGE_WATCHDOG, "Worker %u makes no progress", i);
+		}
+		server->rounds_seen[i] = rounds;
+		worker_wake(worker);
+	}
+	if (all_alive)
+		(void)sd_notify(0, "WATCHDOG=1"); /* missed, the next one is in time too */
+	r = sd_event_source_set_time(source, usec + server->watchdog_usec / 3);
+	return r < 0 ? r : sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+}
+
+static void wake_workers(void *userdata)
+{
+	struct server *server = userdata;
+
+	for (unsigned i = 0; i < server->shared.n_workers; i++)
+		worker_wake(&server->shared.workers[i]);
+}
+
+static int add_timers(struct server *server)
+{
+	int r;
+
+	r = sd_event_add_time_relative(server->event, NULL, CLOCK_MONOTONIC, TICK_USEC, 0,
+				       on_tick, server);
+	if (r < 0)
+		return r;
+	if (sd_watchdog_enabled(0, &server->watchdog_usec) <= 0) {
+		server->watchdog_usec = 0;
+		return 0;
+	}
+	return sd_event_add_time_relative(server->event, NULL, CLOCK_MONOTONIC,
+					  server->watchdog_usec / 3, 0, on_watchdog, server);
+}
+
+static int add_events(struct server *server)
+{
+	static const int signals[] = {SIGTERM, SIGINT};
+	int r;
+
+	r = sd_event_new(&server->event);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+		r = sd_event_add_signal(server->event, NULL, signals[i], on_signal, server);
+		if (r < 0)
+			return r;
+	}
+	r = sd_event_add_io(server->event, NULL, vault_fd(server->shared.vault), EPOLLIN,
+			    on_vault, server);
+	return r < 0 ? r : add_timers(server);
+}
+
+/* ---- the start ---- */
+
+static int init_workers(struct server *server, unsigned n)
+{
+	struct shared *shared = &server->shared;
+
+	shared->workers = calloc(n, sizeof(*shared->workers));
+	if (!shared->workers)
+		return -ENOMEM;
+	shared->n_workers = n;
+	for (unsigned i = 0; i < n; i++) {
+		int r = worker_init(&shared->workers[i], shared, i);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int start_workers(struct server *server)
+{
+	for (unsigned i = 0; i < server->shared.n_workers; i++) {
+		int r = worker_start(&server->shared.workers[i]);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int open_vault(struct server *server, const struct stored_fd *stored, size_t n_stored)
+{
+	struct shared *shared = &server->shared;
+	unsigned n = n_threads(shared->options);
+	int r;
+
+	r = vault_new(n, &shared->vault);
+	if (r < 0) {
+		close_stored(stored, n_stored);
+		return r;
+	}
+	r = vault_adopt(shared->vault, stored, n_stored, LEDGER_SLOTS_MAX, &server->report);
+	if (r < 0)
+		return r;
+	say_ledger(&server->report);
+	crash_init(shared->vault->ledger.header);
+	delay_after_crashes(&server->report);
+	return init_workers(server, n);
+}
+
+/*
+ * The first spares, and with them the manager's word that it stores anything at all.
+ * Connections that were adopted go on without any; new ones have to wait.
+ */
+static int stock_vault(struct server *server)
+{
+	int r = vault_stock_wait(server->shared.vault, STOCK_TIMEOUT_USEC);
+
+	if (r != -ENOSPC)
+		return r;
+	if (server->n_adopted == 0 && server->report.n_parcels == 0) {
+		log_error("The service manager stores no file descriptors for this service: set "
+			  "FileDescriptorStoreMax=4096 in its unit");
+		return r;
+	}
+	worker_limit_reached(&server->shared, LIMIT_STORE,
+			     "The fd store is full (FileDescriptorStoreMax=): new connections "
+			     "wait");
+	return 0;
+}
+
+static int resolve_upstream(struct server *server)
+{
+	const struct options *options = server->shared.options;
+
+	if (options->service != SERVICE_RELAY)
+		return 0;
+	return upstream_new(&options->upstream, wake_workers, server, &server->shared.upstream);
+}
+
+static int start(struct server *server, const struct stored_fd *stored, size_t n_stored)
+{
+	struct shared *shared = &server->shared;
+	uint64_t began_usec = time_now_usec();
+	int r;
+
+	r = open_vault(server, stored, n_stored);
+	if (r < 0)
+		return r;
+	r = resolve_upstream(server);
+	if (r < 0)
+		return r;
+	r = adopt_all(server, began_usec);
+	if (r < 0)
+		return r;
+	shared->vault->wake_packers = wake_workers;
+	shared->vault->userdata = server;
+	r = add_events(server);
+	if (r < 0)
+		return r;
+	/* Adopted connections go on now; new ones as soon as there are parcels for them */
+	r = start_workers(server);
+	return r < 0 ? r : stock_vault(server);
+}
+
+void server_block_signals(void)
+{
+	sigset_t signals;
+
+	(void)sigemptyset(&signals);
+	(void)sigaddset(&signals, SIGTERM);
+	(void)sigaddset(&signals, SIGINT);
+	/* Inherited by every thread: the event loop's signalfd gets them */
+	(void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
+	/* splice(2) has no MSG_NOSIGNAL (tests/kernel/splice-to-lost-peer.c) */
+	(void)signal(SIGPIPE, SIG_IGN);
+}
+
+int server_run(const struct options *options, const int *listeners, size_t n_listeners,
+	       const struct stored_fd *stored, size_t n_stored)
+{
+	static struct server server; /* threads use it to the last instant */
+	int r;
+
+	server.started_usec = time_now_usec();
+	server.shared.options = options;
+	server.shared.listeners = listeners;
+	server.shared.n_listeners = n_listeners;
+	server.shared.connections_max = connections_max(options, raise_files_limit());
+	r = start(&server, stored, n_stored);
+	if (r < 0) {
+		log_error("Can't start: %s", strerror(-r));
+		log_flush(USEC_PER_SEC);
+		return r == -ENOSPC ? EXIT_STATUS_USAGE : EXIT_FAILURE;
+	}
+	log_line(LOG_INFO, MESSAGE_STARTED, "tcp server started");
+	set_status(&server);
+	(void)sd_notify(0, "READY=1"); /* there is a manager: it was spoken to before */
+	vault_dispatch(server.shared.vault);
+	r = sd_event_loop(server.event);
+	if (r < 0) {
+		log_error("The event loop failed: %s", strerror(-r));
+		r = EXIT_FAILURE;
+	}
+	/* Lines only: what matters is in the store already */
+	log_flush(100 * USEC_PER_MSEC);
+	return r;
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The server: the control plane, in the main thread. It adopts what the last process left,
+ * starts the workers, and then handles signals, the watchdog, the status line and the vault's
+ * chores. It never touches a byte.
+ *
+ * Stopping is crashing: SIGTERM ends the process at once, with nothing to be saved.
+ */
+#pragma once
+
+#include <stddef.h>
+
+#include "holdfastd/options.h"
+#include "vault/adopt.h"
+
+/* sysexits of our own; the unit's RestartPreventExitStatus= names both. */
+enum exit_status {
+	EXIT_STATUS_USAGE = 2, /* bad command line, or not started as it must be */
+	EXIT_STATUS_IDLE = 77, /* --exit-idle-time= */
+};
+
+/*
+ * Blocks the signals that the event loop takes, and ignores SIGPIPE: before the first thread
+ * is made, since threads inherit it.
+ */
+void server_block_signals(void);
+
+/*
+ * Serves until told to stop. listeners: borrowed for ever. stored: what came from the fd
+ * store, taken over.
+ * Returns the exit status.
+ */
+int server_run(const struct options *options, const int *listeners, size_t n_listeners,
+	       const struct stored_fd *stored, size_t n_stored);

@@ -1,0 +1,566 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "holdfastd/worker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/pipe.h"
+#include "base/time.h"
+#include "holdfastd/crash.h"
+#include "holdfastd/listener.h"
+#include "holdfastd/messages.h"
+#include "holdfastd/services/log.h"
+
+/* ---- limits: said once ---- */
+
+void worker_limit_reached(struct shared *shared, enum limit limit, const char *format, ...)
+{
+	uint64_t now = time_now_usec();
+	uint64_t last = atomic_exchange(&shared->limit_usec[limit], now);
+	va_list arguments;
+
+	if (last != 0 && now - last < LIMIT_QUIET_USEC)
+		return;
+	va_start(arguments, format);
+	log_line_submit(log_line_new(LOG_WARNING, MESSAGE_LIMIT), format, arguments);
+	va_end(arguments);
+}
+
+/* ---- lists ---- */
+
+void worker_add(struct worker *worker, struct connection *connection)
+{
+	TAILQ_INSERT_TAIL(&worker->all, connection, all_entry);
+	atomic_fetch_add(&worker->shared->n_connections, 1);
+}
+
+void worker_clear_timer(struct worker *worker, struct connection *connection)
+{
+	(void)worker;
+	if (connection->timer_list)
+		TAILQ_REMOVE(connection->timer_list, connection, timer_entry);
+	connection->timer_list = NULL;
+}
+
+static void set_timer(struct worker *worker, struct connection *connection,
+		      struct connection_list *list)
+{
+	worker_clear_timer(worker, connection);
+	TAILQ_INSERT_TAIL(list, connection, timer_entry);
+	connection->timer_list = list;
+}
+
+void worker_set_connecting(struct worker *worker, struct connection *connection)
+{
+	set_timer(worker, connection, &worker->connecting);
+}
+
+void worker_set_soon(struct worker *worker, struct connection *connection)
+{
+	set_timer(worker, connection, &worker->soon);
+}
+
+void worker_set_idle(struct worker *worker, struct connection *connection)
+{
+	if (worker->shared->options->idle_timeout_usec != USEC_INFINITY &&
+	    connection->state == CONNECTION_OPEN)
+		set_timer(worker, connection, &worker->idle);
+}
+
+void worker_set_ready(struct worker *worker, struct connection *connection)
+{
+	if (connection->is_ready)
+		return;
+	connection->is_ready = true;
+	TAILQ_INSERT_TAIL(&worker->ready, connection, ready_entry);
+}
+
+void worker_wait_for_pipe(struct worker *worker, struct connection *connection)
+{
+	if (connection->is_waiting_for_pipe)
+		return;
+	connection->is_waiting_for_pipe = true;
+	TAILQ_INSERT_TAIL(&worker->pipe_waiters, connection, pipe_entry);
+	worker_limit_reached(worker->shared, LIMIT_PIPES,
+			     "No pipe can be made for a connection's bytes just now: they wait; "
+			     "see LimitNOFILE= and FileDescriptorStoreMax=");
+}
+
+static void clear_ready(struct worker *worker, struct connection *connection)
+{
+	if (connection->is_ready)
+		TAILQ_REMOVE(&worker->ready, connection, ready_entry);
+	connection->is_ready = false;
+}
+
+static void clear_waiting(struct worker *worker, struct connection *connection)
+{
+	if (connection->is_waiting_for_pipe)
+		TAILQ_REMOVE(&worker->pipe_waiters, connection, pipe_entry);
+	connection->is_waiting_for_pipe = false;
+}
+
+static void wake_accept_waiters(struct shared *shared)
+{
+	if (shared->n_accept_waiting == 0)
+		return;
+	for (unsigned i = 0; i < shared->n_workers; i++)
+		worker_wake(&shared->workers[i]);
+}
+
+void worker_remove(struct worker *worker, struct connection *connection)
+{
+	struct shared *shared = worker->shared;
+
+	worker_clear_timer(worker, connection);
+	clear_ready(worker, connection);
+	clear_waiting(worker, connection);
+	TAILQ_REMOVE(&worker->all, connection, all_entry);
+	TAILQ_INSERT_TAIL(&worker->closed, connection, all_entry);
+	shared->last_end_usec = worker->now_usec;
+	atomic_fetch_sub(&shared->n_connections, 1);
+	wake_accept_waiters(shared);
+}
+
+/* Events of this batch may have named them until now; the log thread still may. */
+static void free_closed(struct worker *worker)
+{
+	struct connection *connection = TAILQ_FIRST(&worker->closed);
+
+	while (connection) {
+		struct connection *next = TAILQ_NEXT(connection, all_entry);
+
+		if (!log_job_is_under_way(connection->log_job)) {
+			TAILQ_REMOVE(&worker->closed, connection, all_entry);
+			(void)connection_free(connection);
+		}
+		connection = next;
+	}
+}
+
+/* ---- accepting ---- */
+
+/* EPOLLEXCLUSIVE: one connection wakes one worker, not all of them. */
+static void watch_listeners(struct worker *worker)
+{
+	struct shared *shared = worker->shared;
+
+	for (size_t i = 0; i < shared->n_listeners; i++) {
+		struct epoll_event event = {
+			.events = EPOLLIN | EPOLLEXCLUSIVE,
+			.data.ptr = (void *)(uintptr_t)&shared->listeners[i],
+		};
+
+		/* Without memory it is tried again with the next pause that ends */
+		(void)epoll_ctl(worker->epoll_fd, EPOLL_CTL_ADD, shared->listeners[i], &event);
+	}
+	worker->is_accepting = true;
+}
+
+void worker_pause_accept(struct worker *worker, uint64_t usec)
+{
+	struct shared *shared = worker->shared;
+
+	worker->accept_again_usec =
+		usec == USEC_INFINITY ? USEC_INFINITY : worker->now_usec + usec;
+	if (!worker->is_accepting)
+		return;
+	for (size_t i = 0; i < shared->n_listeners; i++)
+		/* DEL of a registered fd does not fail */
+		(void)epoll_ctl(worker->epoll_fd, EPOLL_CTL_DEL, shared->listeners[i], NULL);
+	worker->is_accepting = false;
+	atomic_fetch_add(&shared->n_accept_waiting, 1);
+}
+
+static void resume_accept(struct worker *worker)
+{
+	if (worker->is_accepting)
+		return;
+	atomic_fetch_sub(&worker->shared->n_accept_waiting, 1);
+	watch_listeners(worker);
+}
+
+/* Whether one more connection may be accepted; if not, accepting is paused and that is said. */
+static bool may_accept(struct worker *worker)
+{
+	struct shared *shared = worker->shared;
+
+	if (shared->n_connections >= shared->connections_max) {
+		worker_limit_reached(shared, LIMIT_CONNECTIONS,
+				     "%u connections are served, which is the limit "
+				     "(--connections-max=): further ones wait",
+				     shared->connections_max);
+		worker_pause_accept(worker, USEC_INFINITY);
+		/* One may have ended before we were counted as waiting */
+		if (shared->n_connections < shared->connections_max)
+			worker_wake(worker);
+		return false;
+	}
+	if (packer_make_room(&worker->packer) < 0) {
+		if (vault_is_full(shared->vault))
+			worker_limit_reached(shared, LIMIT_STORE,
+					     "The fd store is full (FileDescriptorStoreMax=): "
+					     "further connections wait");
+		worker_pause_accept(worker, ACCEPT_RETRY_USEC);
+		return false;
+	}
+	if (shared->upstream && upstream_get_state(shared->upstream) == UPSTREAM_RESOLVING) {
+		worker_pause_accept(worker, USEC_INFINITY);
+		if (upstream_get_state(shared->upstream) != UPSTREAM_RESOLVING)
+			worker_wake(worker);
+		return false;
+	}
+	return true;
+}
+
+static void explain_accept(struct worker *worker, int r)
+{
+	switch (r) {
+	case -EMFILE:
+	case -ENFILE:
+		worker_limit_reached(worker->shared, LIMIT_FILES,
+				     "Out of file descriptors (%s): further connections wait; "
+				     "raise LimitNOFILE= or lower --connections-max=",
+				     strerror(-r));
+		break;
+	default:
+		worker_limit_reached(worker->shared, LIMIT_MEMORY,
+				     "Can't accept connections (%s): they wait", strerror(-r));
+	}
+	worker_pause_accept(worker, ACCEPT_RETRY_USEC);
+}
+
+/* What accept(2) says about a connection that is gone already, or about nothing at all. */
+static bool is_passing(int error)
+{
+	switch (error) {
+	case EINTR:
+	case ECONNABORTED:
+	case ENETDOWN:
+	case EPROTO:
+	case ENOPROTOOPT:
+	case EHOSTDOWN:
+	case ENONET:
+	case EHOSTUNREACH:
+	case EOPNOTSUPP:
+	case ENETUNREACH:
+	case EPERM:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* Counts itself in before it looks at leaving, as the main thread does the other way round:
+ * one of the two sees the other. */
+static int accept_one(struct worker *worker, int listener)
+{
+	struct shared *shared = worker->shared;
+	int fd = -EAGAIN;
+
+	atomic_fetch_add(&shared->n_connections, 1);
+	if (!shared->leaving) {
+		fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (fd < 0)
+			fd = -errno;
+	}
+	if (fd >= 0) {
+		listener_check_accepted(fd, shared->options->keepalive_idle_usec);
+		connection_open(worker, fd);
+	}
+	atomic_fetch_sub(&shared->n_connections, 1);
+	return fd;
+}
+
+static void accept_some(struct worker *worker, int listener)
+{
+	for (int i = 0; i < WORKER_ACCEPTS_MAX && worker->is_accepting; i++) {
+		int r;
+
+		if (!may_accept(worker))
+			return;
+		r = accept_one(worker, listener);
+		if (r == -EAGAIN)
+			return;
+		if (r < 0 && !is_passing(-r)) {
+			explain_accept(worker, r);
+			return;
+		}
+	}
+}
+
+/* ---- timers ---- */
+
+static uint64_t list_due_usec(const struct connection_list *list, uint64_t timeout_usec)
+{
+	const struct connection *first = TAILQ_FIRST(list);
+
+	if (!first || timeout_usec == USEC_INFINITY)
+		return USEC_INFINITY;
+	return first->since_usec + timeout_usec;
+}
+
+static uint64_t idle_due_usec(const struct worker *worker)
+{
+	const struct connection *first = TAILQ_FIRST(&worker->idle);
+
+	return first ? first->active_usec + worker->shared->options->idle_timeout_usec
+		     : USEC_INFINITY;
+}
+
+static uint64_t min_usec(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+static uint64_t due_usec(const struct worker *worker)
+{
+	uint64_t due = list_due_usec(&worker->connecting,
+				     worker->shared->options->connect_timeout_usec);
+
+	due = min_usec(due, idle_due_usec(worker));
+	if (!worker->is_accepting)
+		due = min_usec(due, worker->accept_again_usec);
+	if (!TAILQ_EMPTY(&worker->soon))
+		due = min_usec(due, worker->now_usec + LOOK_AGAIN_USEC);
+	if (!TAILQ_EMPTY(&worker->pipe_waiters))
+		due = min_usec(due, worker->now_usec + PIPE_RETRY_USEC);
+	return due;
+}
+
+/* In milliseconds, rounded up: an early wake-up would be one too many. */
+static int wait_msec(const struct worker *worker)
+{
+	uint64_t due = due_usec(worker);
+
+	if (!TAILQ_EMPTY(&worker->ready))
+		return 0;
+	if (due == USEC_INFINITY)
+		return -1;
+	if (due <= worker->now_usec)
+		return 0;
+	due = (due - worker->now_usec + USEC_PER_MSEC - 1) / USEC_PER_MSEC;
+	return due > INT32_MAX ? INT32_MAX : (int)due;
+}
+
+static void run_soon(struct worker *worker)
+{
+	struct connection_list list = TAILQ_HEAD_INITIALIZER(list);
+	struct connection *connection;
+
+	/* Those that put themselves back are for the next time */
+	TAILQ_CONCAT(&list, &worker->soon, timer_entry);
+	TAILQ_FOREACH(connection, &list, timer_entry)
+		connection->timer_list = &list;
+	while ((connection = TAILQ_FIRST(&list))) {
+		worker_clear_timer(worker, connection);
+		connection_timeout(connection);
+	}
+}
+
+static void run_timers(struct worker *worker)
+{
+	uint64_t connect_timeout = worker->shared->options->connect_timeout_usec;
+
+	while (list_due_usec(&worker->connecting, connect_timeout) <= worker->now_usec) {
+		struct connection *connection = TAILQ_FIRST(&worker->connecting);
+
+		worker_clear_timer(worker, connection);
+		connection_timeout(connection);
+	}
+	while (idle_due_usec(worker) <= worker->now_usec)
+		connection_timeout(TAILQ_FIRST(&worker->idle));
+	run_soon(worker);
+	if (!worker->is_accepting && worker->accept_again_usec <= worker->now_usec)
+		resume_accept(worker);
+}
+
+/* ---- the loop ---- */
+
+static void run_ready(struct worker *worker)
+{
+	struct connection_list list = TAILQ_HEAD_INITIALIZER(list);
+	struct connection *connection;
+
+	TAILQ_CONCAT(&list, &worker->ready, ready_entry);
+	while ((connection = TAILQ_FIRST(&list))) {
+		TAILQ_REMOVE(&list, connection, ready_entry);
+		connection->is_ready = false;
+		connection_advance(connection);
+	}
+}
+
+/* Each gets a try; the first that still finds no pipe ends the round. */
+static void run_pipe_waiters(struct worker *worker)
+{
+	const struct connection *last = TAILQ_LAST(&worker->pipe_waiters, connection_list);
+	struct connection *connection;
+	bool again = last != NULL;
+
+	while (again && (connection = TAILQ_FIRST(&worker->pipe_waiters))) {
+		clear_waiting(worker, connection);
+		connection_advance(connection);
+		again = connection != last && !connection->is_waiting_for_pipe;
+	}
+}
+
+static void take_written(struct worker *worker)
+{
+	struct log_job *written;
+
+	pthread_mutex_lock(&worker->lock);
+	written = worker->written;
+	worker->written = NULL;
+	pthread_mutex_unlock(&worker->lock);
+	log_jobs_written(written);
+}
+
+static void woken(struct worker *worker)
+{
+	eventfd_t n;
+
+	/* Fails only when there is nothing to read */
+	(void)eventfd_read(worker->wake_fd, &n);
+	take_written(worker);
+	packer_rotate_if_wanted(&worker->packer);
+	if (!worker->is_accepting && worker->shared->n_connections < worker->shared->connections_max)
+		resume_accept(worker);
+}
+
+static bool is_listener(const struct worker *worker, const void *pointer)
+{
+	const int *listeners = worker->shared->listeners;
+
+	return pointer >= (const void *)listeners &&
+	       pointer < (const void *)(listeners + worker->shared->n_listeners);
+}
+
+/*
+ * Both peers of a connection may have events in one batch: both are noted before the
+ * connection advances.
+ */
+static void dispatch(struct worker *worker, const struct epoll_event *events, int n)
+{
+	for (int i = 0; i < n; i++) {
+		void *pointer = events[i].data.ptr;
+		struct peer *peer = pointer;
+
+		if (pointer == &worker->wake_fd || is_listener(worker, pointer) ||
+		    peer->connection->state == CONNECTION_CLOSED)
+			continue;
+		connection_note_events(peer, events[i].events);
+		worker_set_ready(worker, peer->connection);
+	}
+	run_ready(worker);
+	for (int i = 0; i < n; i++) {
+		void *pointer = events[i].data.ptr;
+
+		if (pointer == &worker->wake_fd)
+			woken(worker);
+		else if (is_listener(worker, pointer))
+			accept_some(worker, *(int *)pointer);
+	}
+}
+
+static void run_once(struct worker *worker)
+{
+	struct epoll_event events[WORKER_EVENTS_MAX];
+	int n;
+
+	n = epoll_wait(worker->epoll_fd, events, WORKER_EVENTS_MAX, wait_msec(worker));
+	worker->now_usec = time_now_usec();
+	atomic_fetch_add_explicit(&worker->n_rounds, 1, memory_order_relaxed);
+	dispatch(worker, events, n > 0 ? n : 0);
+	run_timers(worker);
+	run_pipe_waiters(worker);
+	free_closed(worker);
+}
+
+static void *worker_thread(void *userdata)
+{
+	struct worker *worker = userdata;
+
+	crash_set_worker(worker->index);
+	watch_listeners(worker);
+	for (;;)
+		run_once(worker);
+	return NULL;
+}
+
+void worker_wake(struct worker *worker)
+{
+	/* Fails only when the counter is full, and then it is readable already */
+	(void)eventfd_write(worker->wake_fd, 1);
+}
+
+static int make_scratch(struct worker *worker)
+{
+	int r;
+
+	r = pipe_open_both_ends(&worker->scratch_fd);
+	if (r < 0)
+		return r;
+	/* As many slots as the largest pool pipe; less only shortens what is copied at once */
+	(void)fcntl(worker->scratch_fd, F_SETPIPE_SZ, PIPES_LARGE_SIZE);
+	return 0;
+}
+
+static int make_fds(struct worker *worker)
+{
+	struct epoll_event event = {.events = EPOLLIN, .data.ptr = &worker->wake_fd};
+
+	worker->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (worker->epoll_fd < 0)
+		return -errno;
+	worker->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (worker->wake_fd < 0)
+		return -errno;
+	if (epoll_ctl(worker->epoll_fd, EPOLL_CTL_ADD, worker->wake_fd, &event) < 0)
+		return -errno;
+	return make_scratch(worker);
+}
+
+int worker_init(struct worker *worker, struct shared *shared, unsigned index)
+{
+	*worker = (struct worker){
+		.shared = shared,
+		.index = index,
+		.epoll_fd = -EBADF,
+		.wake_fd = -EBADF,
+		.scratch_fd = -EBADF,
+		.now_usec = time_now_usec(),
+		.accept_again_usec = USEC_INFINITY,
+	};
+	pthread_mutex_init(&worker->lock, NULL);
+	TAILQ_INIT(&worker->all);
+	TAILQ_INIT(&worker->ready);
+	TAILQ_INIT(&worker->pipe_waiters);
+	TAILQ_INIT(&worker->connecting);
+	TAILQ_INIT(&worker->soon);
+	TAILQ_INIT(&worker->idle);
+	TAILQ_INIT(&worker->closed);
+	packer_init(&worker->packer, shared->vault);
+	pipe_pool_init(&worker->pipes, &worker->packer);
+	return make_fds(worker);
+}
+
+int worker_start(struct worker *worker)
+{
+	char name[16];
+	int r;
+
+	r = pthread_create(&worker->thread, NULL, worker_thread, worker);
+	if (r > 0)
+		return -r;
+	(void)snprintf(name, sizeof(name), "worker/%u", worker->index);
+	(void)pthread_setname_np(worker->thread, name);
+	return 0;
+}

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A worker: one thread of the data plane, with an epoll, a packer and a pipe pool of its own.
+ * It shares nothing with other workers but the counters in struct server and what the vault
+ * says is shared. It runs epoll itself: an event loop that does work for every source at
+ * every event would not stay flat in the number of connections.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "holdfastd/connection.h"
+#include "holdfastd/options.h"
+#include "holdfastd/upstream.h"
+#include "vault/packer.h"
+#include "vault/pipes.h"
+
+#define WORKER_EVENTS_MAX 256
+#define WORKER_ACCEPTS_MAX 64 /* in a row, before connections have their turn */
+/* How long accepting rests after the kernel refused a resource. */
+#define ACCEPT_RETRY_USEC (100 * USEC_PER_MSEC)
+#define PIPE_RETRY_USEC (50 * USEC_PER_MSEC)
+#define LOOK_AGAIN_USEC (5 * USEC_PER_MSEC)
+
+#define LIMIT_QUIET_USEC (10 * USEC_PER_SEC)
+
+/* What a limit is about. */
+enum limit {
+	LIMIT_CONNECTIONS,
+	LIMIT_FILES,
+	LIMIT_STORE,
+	LIMIT_IN_FLIGHT,
+	LIMIT_LEDGER,
+	LIMIT_PIPES,
+	LIMIT_MEMORY,
+	LIMIT_MAX,
+};
+
+/* What workers share with each other and the main thread. Set before they start, or atomic. */
+struct shared {
+	const struct options *options;
+	struct vault *vault;
+	struct upstream *upstream; /* NULL unless new connections are relayed */
+	const int *listeners;
+	size_t n_listeners;
+	struct worker *workers;
+	unsigned n_workers;
+	unsigned connections_max;
+
+	_Atomic unsigned n_connections;
+	_Atomic unsigned n_accept_waiting; /* workers that wait for a connection to end */
+	_Atomic bool leaving;		   /* exiting for idleness: accept nothing more */
+	_Atomic uint64_t limit_usec[LIMIT_MAX]; /* when it was last reached */
+	_Atomic uint64_t last_end_usec;
+};
+
+struct worker {
+	struct shared *shared;
+	unsigned index;
+	pthread_t thread;
+	int epoll_fd;
+	int wake_fd;
+	int scratch_fd; /* see flow_peek() */
+	struct packer packer;
+	struct pipe_pool pipes;
+	uint64_t now_usec; /* as of this batch */
+
+	bool is_accepting; /* the listeners are in epoll */
+	uint64_t accept_again_usec; /* USEC_INFINITY: when woken */
+
+	struct connection_list all;
+	struct connection_list ready;
+	struct connection_list pipe_waiters;
+	struct connection_list connecting; /* by since_usec */
+	struct connection_list soon; /* to be looked at every LOOK_AGAIN_USEC */
+	struct connection_list idle; /* by active_usec; kept only with an idle timeout */
+	struct connection_list closed;
+
+	_Atomic uint64_t n_rounds; /* progress, for the watchdog */
+
+	pthread_mutex_t lock; /* of: */
+	struct log_job *written; /* log entries whose turn is over */
+};
+
+/* Prepares a worker; adopting into it is possible then. Returns 0 or a negative errno. */
+int worker_init(struct worker *worker, struct shared *shared, unsigned index);
+
+/* Starts its thread. Returns 0 or a negative errno. */
+int worker_start(struct worker *worker);
+
+/* Makes it look around: at what it waits for, its packer, the log. Any thread. */
+void worker_wake(struct worker *worker);
+
+/* ---- for its connections, in its thread ---- */
+
+void worker_add(struct worker *worker, struct connection *connection);
+void worker_remove(struct worker *worker, struct connection *connection);
+void worker_set_ready(struct worker *worker, struct connection *connection);
+void worker_wait_for_pipe(struct worker *worker, struct connection *connection);
+void worker_set_connecting(struct worker *worker, struct connection *connection);
+void worker_set_soon(struct worker *worker, struct connection *connection);
+void worker_set_idle(struct worker *worker, struct connection *connection);
+void worker_clear_timer(struct worker *worker, struct connection *connection);
+
+/* Stops accepting: until usec from now, or until woken (USEC_INFINITY). */
+void worker_pause_accept(struct worker *worker, uint64_t usec);
+
+/*
+ * Says that a limit was reached (format: what it means, what to do): once, and again only after
+ * it was not reached for LIMIT_QUIET_USEC. Any thread.
+ */
+__attribute__((format(printf, 3, 4)))
+void worker_limit_reached(struct shared *shared, enum limit limit, const char *format, ...);
