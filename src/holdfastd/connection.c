@@ -121,6 +121,11 @@ struct connection *connection_free(struct connection *connection)
 
 /* ---- what has come of the moving ---- */
 
+static bool is_ended(const struct flow *flow)
+{
+	return flow->state == FLOW_ENDED || flow->state == FLOW_LOST;
+}
+
 static struct flow *flow_into(struct connection *connection, const struct peer *peer)
 {
 	for (unsigned i = 0; i < connection->n_flows; i++)
@@ -142,19 +147,13 @@ static bool has_failed(const struct connection *connection)
 	return connection->peers[PEER_CLIENT].failed || connection->peers[PEER_UPSTREAM].failed;
 }
 
-static void note_failures(struct connection *connection)
+static void kill_flows_into_failed(struct connection *connection)
 {
 	for (size_t i = 0; i < CONNECTION_PEERS; i++) {
 		struct peer *peer = &connection->peers[i];
-		struct flow *into;
+		struct flow *into = flow_into(connection, peer);
 
-		if (!peer->failed)
-			continue;
-		atomic_fetch_or(&connection->record->flags, reset_flags[i]);
-		/* Nothing will come but what is there already, and that at once */
-		peer->hung = true;
-		into = flow_into(connection, peer);
-		if (into && into->state != FLOW_ENDED)
+		if (peer->failed && into && !is_ended(into))
 			flow_kill(into, &connection->worker->pipes);
 	}
 }
@@ -162,28 +161,34 @@ static void note_failures(struct connection *connection)
 static bool is_over(const struct connection *connection)
 {
 	for (unsigned i = 0; i < connection->n_flows; i++)
-		if (connection->flows[i].state != FLOW_ENDED)
+		if (!is_ended(&connection->flows[i]))
 			return false;
 	return true;
 }
 
-/* Whether a side that is to be reset has still to get something that was sent to it. */
-static bool has_unsent(const struct connection *connection)
+/* What a side that is to be reset has still to get of what was sent to it, in bytes. */
+static size_t n_unsent(const struct connection *connection)
 {
 	for (size_t i = 0; i < CONNECTION_PEERS; i++) {
 		const struct peer *peer = &connection->peers[i];
+		struct socket_counts counts;
 		size_t n;
 
-		if (peer->fd >= 0 && !peer->failed &&
-		    socket_get_unsent(peer->fd, &n) == 0 && n > 0)
-			return true;
+		if (peer->fd < 0 || peer->failed)
+			continue;
+		/* What a closed socket has not sent it never will */
+		if (socket_get_counts(peer->fd, &counts) == 0 && counts.is_closed)
+			continue;
+		if (socket_get_unsent(peer->fd, &n) == 0 && n > 0)
+			return n;
 	}
-	return false;
+	return 0;
 }
 
 static void begin_reset(struct connection *connection)
 {
-	if (!has_unsent(connection)) {
+	connection->n_unsent = n_unsent(connection);
+	if (connection->n_unsent == 0) {
 		connection_abort(connection, "a peer reset it");
 		return;
 	}
@@ -192,9 +197,33 @@ static void begin_reset(struct connection *connection)
 	worker_set_soon(connection->worker, connection);
 }
 
+/* Another look at one that lingers: is everything sent, or does nothing move any more? */
+static void linger_on(struct connection *connection)
+{
+	uint64_t now = connection->worker->now_usec;
+	size_t n = n_unsent(connection);
+
+	if (n < connection->n_unsent)
+		connection->since_usec = now;
+	connection->n_unsent = n;
+	if (n == 0 || now - connection->since_usec >= LINGER_USEC_MAX)
+		connection_abort(connection, "a peer reset it");
+	else
+		worker_set_soon(connection->worker, connection);
+}
+
+/* Until then, what the other side sends is still thrown away: it may read only after it wrote. */
+static void throw_away_lost(struct connection *connection)
+{
+	for (unsigned i = 0; i < connection->n_flows; i++)
+		if (connection->flows[i].state == FLOW_LOST &&
+		    flow_move(&connection->flows[i], &connection->worker->pipes) == FLOW_HAS_MORE)
+			worker_set_ready(connection->worker, connection);
+}
+
 static void settle(struct connection *connection)
 {
-	note_failures(connection);
+	kill_flows_into_failed(connection);
 	if (!is_over(connection))
 		return;
 	if (has_failed(connection))
@@ -203,10 +232,24 @@ static void settle(struct connection *connection)
 		end_in_order(connection);
 }
 
+static void note_active(struct connection *connection)
+{
+	struct worker *worker = connection->worker;
+
+	connection->active_usec = worker->now_usec;
+	connection->record->active_usec = worker->now_usec;
+	if (has_failed(connection)) {
+		connection->since_usec = worker->now_usec;
+		worker_set_failing(worker, connection);
+	} else {
+		worker_set_idle(worker, connection);
+	}
+}
+
 static void move(struct connection *connection)
 {
 	struct worker *worker = connection->worker;
-	uint64_t before = n_moved(connection);
+	bool had_failed = has_failed(connection);
 
 	for (unsigned i = 0; i < connection->n_flows; i++) {
 		struct flow *flow = &connection->flows[i];
@@ -218,10 +261,15 @@ static void move(struct connection *connection)
 		else if (r == FLOW_NEEDS_PIPE)
 			worker_wait_for_pipe(worker, connection);
 	}
-	if (n_moved(connection) != before) {
-		connection->active_usec = worker->now_usec;
-		connection->record->active_usec = worker->now_usec;
-		worker_set_idle(worker, connection);
+	if (n_moved(connection) != connection->n_moved_noted) {
+		connection->n_moved_noted = n_moved(connection);
+		note_active(connection);
+	}
+	if (has_failed(connection) && !had_failed) {
+		/* There may be no further event, and what the peer has left is to be read */
+		worker_set_ready(worker, connection);
+		connection->since_usec = worker->now_usec;
+		worker_set_failing(worker, connection);
 	}
 }
 
@@ -233,10 +281,12 @@ static uint32_t wanted_events(struct connection *connection, const struct peer *
 	const struct flow *into = flow_into(connection, peer);
 	uint32_t events = 0;
 
-	if (peer->hung || connection->state == CONNECTION_LINGERING)
+	if (peer->hung)
 		return PEER_UNWATCHED;
 	if (connection->state == CONNECTION_CONNECTING)
 		return peer == &connection->peers[PEER_UPSTREAM] ? EPOLLOUT : 0;
+	if (out && out->state == FLOW_LOST)
+		events |= EPOLLIN;
 	if (out && out->state == FLOW_OPEN && !connection->is_waiting_for_pipe &&
 	    (out->sink ? out->pending == 0 : log_wants_more(connection)))
 		events |= EPOLLIN | EPOLLPRI;
@@ -263,30 +313,31 @@ static void watch(struct connection *connection)
 	}
 }
 
-/* The ledger tells the next process what was in hand if this one crashes. */
-static void set_in_hand(struct connection *connection, slot_ref ref)
+void connection_set_in_hand(struct connection *connection, bool in_hand)
 {
 	struct worker *worker = connection->worker;
+	slot_ref ref = slot_ref_make(connection->slot, connection->record->generation);
 
 	atomic_store_explicit(&worker->shared->vault->ledger.header->in_hand[worker->index],
-			      ref, memory_order_relaxed);
+			      in_hand ? ref : 0, memory_order_relaxed);
 }
 
 void connection_advance(struct connection *connection)
 {
 	if (connection->state == CONNECTION_CLOSED)
 		return;
-	set_in_hand(connection,
-		    slot_ref_make(connection->slot, connection->record->generation));
+	connection_set_in_hand(connection, true);
 	if (connection->state == CONNECTION_CONNECTING)
 		relay_advance(connection);
 	if (connection->state == CONNECTION_OPEN) {
 		move(connection);
 		settle(connection);
 	}
+	if (connection->state == CONNECTION_LINGERING)
+		throw_away_lost(connection);
 	if (connection->state != CONNECTION_CLOSED)
 		watch(connection);
-	set_in_hand(connection, 0);
+	connection_set_in_hand(connection, false);
 }
 
 void connection_note_events(struct peer *peer, uint32_t events)
@@ -298,29 +349,29 @@ void connection_note_events(struct peer *peer, uint32_t events)
 	/* An upstream that refuses a connect is not yet a side of the connection */
 	if (events & EPOLLERR &&
 	    !(is_upstream && connection->state == CONNECTION_CONNECTING))
-		peer->failed = true;
+		peer_fail(peer);
 }
 
 void connection_timeout(struct connection *connection)
 {
-	bool too_long = connection->worker->now_usec - connection->since_usec > LINGER_USEC_MAX;
-
+	connection_set_in_hand(connection, true);
 	switch (connection->state) {
 	case CONNECTION_CONNECTING:
 		relay_timeout(connection);
 		break;
 	case CONNECTION_LINGERING:
-		if (too_long || !has_unsent(connection))
-			connection_abort(connection, "a peer reset it");
-		else
-			worker_set_soon(connection->worker, connection);
+		linger_on(connection);
 		break;
 	case CONNECTION_OPEN:
-		connection_abort(connection, "idle for too long");
+		connection_abort(connection,
+				 has_failed(connection)
+					 ? "a peer reset it, and the other takes no bytes"
+					 : "idle for too long");
 		break;
 	case CONNECTION_CLOSED:
 		break;
 	}
+	connection_set_in_hand(connection, false);
 }
 
 /* ---- the beginning ---- */
@@ -360,8 +411,9 @@ static struct connection *connection_new(struct worker *worker, uint32_t slot,
 	connection->record = &worker->shared->vault->ledger.slots[slot];
 	connection->service = service;
 	connection->state = CONNECTION_OPEN;
-	peer_init(&connection->peers[PEER_CLIENT], connection, -EBADF);
-	peer_init(&connection->peers[PEER_UPSTREAM], connection, -EBADF);
+	for (size_t i = 0; i < CONNECTION_PEERS; i++)
+		peer_init(&connection->peers[i], connection, &connection->record->flags,
+			  reset_flags[i]);
 	init_flows(connection);
 	if (service == SERVICE_LOG && log_job_new(connection, &connection->log_job) < 0) {
 		free(connection);
@@ -377,7 +429,8 @@ static void fill_record(struct connection *connection)
 
 	record->id = atomic_fetch_add(&header->next_id, 1);
 	record->service = connection->service;
-	record->accepted_usec = record->active_usec = connection->worker->now_usec;
+	record->accepted_usec = connection->worker->now_usec;
+	record->active_usec = connection->worker->now_usec;
 }
 
 static void explain_put(struct worker *worker, int r)
@@ -432,7 +485,7 @@ void connection_open(struct worker *worker, int client_fd)
 				     "No memory: connections are refused");
 		goto refuse;
 	}
-	connection->peers[PEER_CLIENT].fd = client_fd;
+	peer_set_fd(&connection->peers[PEER_CLIENT], client_fd);
 	connection->active_usec = worker->now_usec;
 	fill_record(connection);
 	worker_add(worker, connection);
@@ -455,6 +508,16 @@ refuse:
 
 /* ---- adopt ---- */
 
+/* No byte is read before the upstream has answered. */
+static bool has_moved(const struct connection *connection)
+{
+	for (size_t i = 0; i < LEDGER_FLOWS; i++)
+		if (connection->record->flows[i].pipe != 0 ||
+		    connection->record->flows[i].n_read != 0)
+			return true;
+	return false;
+}
+
 static int check_adopted(const struct connection *connection, const struct adopted_entry *entry,
 			 struct pool_pipe *pipes[LEDGER_FLOWS])
 {
@@ -465,6 +528,9 @@ static int check_adopted(const struct connection *connection, const struct adopt
 	if (connection->service == SERVICE_RELAY && entry->n_fds < 2 && flags & SLOT_CONNECTED)
 		return -EBADMSG;
 	if (connection->service != SERVICE_RELAY && entry->n_fds != 1)
+		return -EBADMSG;
+	if (connection->service == SERVICE_RELAY && !(flags & SLOT_CONNECTED) &&
+	    has_moved(connection))
 		return -EBADMSG;
 	for (unsigned i = 0; i < LEDGER_FLOWS; i++)
 		if ((connection->record->flows[i].pipe != 0) != (pipes[i] != NULL) ||
@@ -485,7 +551,7 @@ static int adopt_peers(struct connection *connection)
 		if (flags < 0 || fcntl(peer->fd, F_SETFL, flags | O_NONBLOCK) < 0)
 			return -errno;
 		if (connection->record->flags & reset_flags[i])
-			peer->failed = peer->hung = peer->readable = true;
+			peer_fail(peer);
 	}
 	return 0;
 }
@@ -535,13 +601,13 @@ static void refuse_entry(struct worker *worker, uint32_t slot, struct adopted_en
 }
 
 int connection_adopt(struct worker *worker, uint32_t slot, struct adopted_entry *entry,
-		     struct pool_pipe *pipes[LEDGER_FLOWS])
+		     struct pool_pipe *pipes[LEDGER_FLOWS], uint64_t active_usec)
 {
 	struct ledger_slot *record = &worker->shared->vault->ledger.slots[slot];
 	struct connection *connection = NULL;
 	int r;
 
-	if (record->service >= SERVICE_LOG && record->service <= SERVICE_RELAY)
+	if (service_is_known(record->service))
 		connection = connection_new(worker, slot, (enum service_kind)record->service);
 	if (!connection) {
 		discard_pipes(worker, pipes);
@@ -549,8 +615,8 @@ int connection_adopt(struct worker *worker, uint32_t slot, struct adopted_entry 
 		return -EBADMSG;
 	}
 	for (int i = 0; i < entry->n_fds; i++)
-		connection->peers[i].fd = entry->fds[i];
-	connection->active_usec = record->active_usec;
+		peer_set_fd(&connection->peers[i], entry->fds[i]);
+	connection->active_usec = active_usec;
 	worker_add(worker, connection);
 	r = adopt_state(connection, entry, pipes);
 	if (r < 0) {
@@ -559,7 +625,12 @@ int connection_adopt(struct worker *worker, uint32_t slot, struct adopted_entry 
 		return r;
 	}
 	record->n_adopts++;
-	worker_set_idle(worker, connection);
+	if (has_failed(connection)) {
+		connection->since_usec = worker->now_usec;
+		worker_set_failing(worker, connection);
+	} else {
+		worker_set_idle(worker, connection);
+	}
 	worker_set_ready(worker, connection);
 	return 0;
 }

@@ -10,8 +10,9 @@
  * How it ends. In order: each flow has delivered its source's end, then both sockets are
  * closed. By a reset: a peer that failed is the end of the flow into it; the flow out of it
  * delivers what is pending, and once the other side's kernel has acknowledged that (or it
- * fails too, or LINGER_USEC_MAX has passed), the other side is reset. So a reset never
- * overtakes bytes, and an error never looks like an orderly end.
+ * fails too, or has taken nothing for LINGER_USEC_MAX), the other side is reset. So a reset
+ * never overtakes bytes, and an error never looks like an orderly end; but for an AF_UNIX side,
+ * which can't be reset: it sees an end (tests/kernel/unix-end-while-parked.c).
  */
 #pragma once
 
@@ -33,7 +34,7 @@ struct log_job;
 TAILQ_HEAD(connection_list, connection);
 
 #define CONNECTION_PEERS 2
-/* How long a reset may wait for the other side to take what was sent before it. */
+/* How long a reset waits for the other side to take anything of what comes before it. */
 #define LINGER_USEC_MAX (60 * USEC_PER_SEC)
 
 enum connection_state {
@@ -65,8 +66,10 @@ struct connection {
 
 	struct log_job *log_job; /* log: the entry in hand */
 
-	uint64_t since_usec; /* of connecting or lingering */
+	uint64_t since_usec; /* of connecting, failing or lingering */
+	size_t n_unsent;     /* lingering: as of the last look */
 	uint64_t active_usec;
+	uint64_t n_moved_noted; /* as of active_usec */
 
 	bool is_ready;	/* in the worker's list of those with more to do */
 	bool is_waiting_for_pipe;
@@ -84,11 +87,18 @@ void connection_open(struct worker *worker, int client_fd);
 
 /*
  * Goes on with a connection of the last process. Takes the fds of entry and pipes over in any
- * case. pipes: of each flow, NULL if the ledger names none.
+ * case. pipes: of each flow, NULL if the ledger names none. active_usec: when its last byte
+ * moved, for the idle timeout.
  * Returns 0, or a negative errno where it can't be continued exactly: it was reset then.
  */
 int connection_adopt(struct worker *worker, uint32_t slot, struct adopted_entry *entry,
-		     struct pool_pipe *pipes[LEDGER_FLOWS]);
+		     struct pool_pipe *pipes[LEDGER_FLOWS], uint64_t active_usec);
+
+/*
+ * Whether its worker is handling it: the ledger tells the next process if this one crashes
+ * meanwhile.
+ */
+void connection_set_in_hand(struct connection *connection, bool in_hand);
 
 /* Does all that can be done now, and computes what to wait for. */
 void connection_advance(struct connection *connection);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -53,12 +54,6 @@ static void return_pipe_if_empty(struct flow *flow, struct pipe_pool *pool)
 	pipe_pool_return(pool, pipe);
 }
 
-/* The source will give what it has, and then nothing: its end is no orderly one. */
-static void source_failed(struct flow *flow)
-{
-	flow->source->failed = flow->source->hung = flow->source->readable = true;
-}
-
 /*
  * Carries the byte at the urgent mark into the pipe by hand. The ledger says first that it is
  * in hand, where it is in the stream, and how much the pipe held: so flow_adopt() can tell
@@ -89,6 +84,17 @@ static ssize_t pass_urgent(struct flow *flow)
 	return -EAGAIN;
 }
 
+/* Whether the byte at a position has not been taken from the source. */
+static bool is_still_there(const struct flow *flow, const struct socket_counts *counts,
+			   uint64_t position)
+{
+	if (counts->n_taken - (counts->has_fin ? 1 : 0) == position)
+		return true;
+	/* A closed socket does not tell whether a FIN is among what it counts */
+	return counts->is_closed && counts->n_taken == position + 1 &&
+	       socket_is_at_urgent(flow->source->fd);
+}
+
 static void settle_urgent(struct flow *flow)
 {
 	struct ledger_flow *record = flow_record(flow);
@@ -98,37 +104,46 @@ static void settle_urgent(struct flow *flow)
 	if (!(flow->record->flags & urgent_flag(flow)))
 		return;
 	if (flow->pending == record->urgent_pending + 1 &&
-	    socket_is_at_urgent(flow->source->fd) &&
 	    socket_get_counts(flow->source->fd, &counts) == 0 &&
-	    counts.n_taken - (counts.has_fin ? 1 : 0) == record->urgent_at)
+	    is_still_there(flow, &counts, record->urgent_at))
 		/* In the pipe and in the socket too: the one in the socket goes */
 		(void)recv(flow->source->fd, &byte, 1, MSG_DONTWAIT);
 	atomic_fetch_and(&flow->record->flags, ~urgent_flag(flow));
 }
 
+/* Whether an error waits to be told. Unlike SO_ERROR, this leaves it where it is. */
+static bool has_error(int fd)
+{
+	struct pollfd p = {.fd = fd};
+
+	return poll(&p, 1, 0) > 0 && (p.revents & POLLERR);
+}
+
 int flow_adopt(struct flow *flow, struct pool_pipe *pipe)
 {
 	struct socket_counts counts;
-	uint64_t n_taken;
 
 	flow->pipe = pipe;
 	if (pipe && pipe_get_pending(pipe->fd, &flow->pending) < 0)
 		return -EIO;
 	settle_urgent(flow);
-	if (socket_get_counts(flow->source->fd, &counts) < 0)
-		return 0; /* AF_UNIX keeps no counts */
-	n_taken = flow_record(flow)->n_read;
+	if (socket_get_counts(flow->source->fd, &counts) < 0) {
+		/* AF_UNIX keeps no counts; what is in the pipe was read at least */
+		if (flow_record(flow)->n_read < flow->pending)
+			flow_record(flow)->n_read = flow->pending;
+		return 0;
+	}
+	if (!counts.is_closed)
+		atomic_store(&flow_record(flow)->n_read,
+			     counts.n_taken - (counts.has_fin ? 1 : 0));
 	/*
 	 * A closed socket without a FIN among its bytes was reset, also where the call that
 	 * learned it was the last thing that the last process did
 	 * (tests/kernel/tcp-info-tells-reset-from-fin.c). n_read is exact then, since
 	 * that call moved no bytes.
 	 */
-	if (counts.is_closed && counts.n_taken <= n_taken)
-		source_failed(flow);
-	else if (!counts.is_closed)
-		atomic_store(&flow_record(flow)->n_read,
-			     counts.n_taken - (counts.has_fin ? 1 : 0));
+	else if (has_error(flow->source->fd) || counts.n_taken <= flow_record(flow)->n_read)
+		peer_fail(flow->source);
 	return 0;
 }
 
@@ -161,7 +176,7 @@ static ssize_t fill_past_urgent(struct flow *flow, size_t max)
 	if (n > 0 || (n == -EAGAIN && !flow->source->urgent && !flow->source->hung))
 		return n;
 	if (n < 0 && is_error(n))
-		source_failed(flow);
+		peer_fail(flow->source);
 	if (socket_is_at_urgent(flow->source->fd)) {
 		ssize_t passed = pass_urgent(flow);
 
@@ -225,9 +240,9 @@ static void drain(struct flow *flow, struct pipe_pool *pool)
 		flow->pending -= (size_t)n;
 		flow->n_moved += (uint64_t)n;
 	} else if (!is_error(n)) {
-		flow->sink->writable = false;
+		flow->sink->writable = flow->sink->hung;
 	} else {
-		flow->sink->failed = true;
+		peer_fail(flow->sink);
 		flow_kill(flow, pool);
 	}
 }
@@ -253,6 +268,23 @@ static void end(struct flow *flow)
 	flow->state = FLOW_ENDED;
 }
 
+/* Returns whether there may be more. Its bytes are nobody's: they may pass through memory. */
+static bool throw_away(struct flow *flow)
+{
+	char bytes[16 * 1024];
+	ssize_t n;
+
+	if (!flow->source->readable)
+		return false;
+	n = recv(flow->source->fd, bytes, sizeof(bytes), MSG_DONTWAIT);
+	if (n > 0)
+		return true;
+	if (n == 0 || is_error(-errno))
+		flow->state = FLOW_ENDED;
+	flow->source->readable = false;
+	return false;
+}
+
 int flow_move(struct flow *flow, struct pipe_pool *pool)
 {
 	int result = FLOW_HAS_MORE;
@@ -260,7 +292,10 @@ int flow_move(struct flow *flow, struct pipe_pool *pool)
 	for (int round = 0; round < FLOW_ROUNDS_MAX; round++) {
 		if (flow->state == FLOW_ENDED)
 			return FLOW_WAITS;
-		if (flow->pending > 0) {
+		if (flow->state == FLOW_LOST) {
+			if (!throw_away(flow))
+				return FLOW_WAITS;
+		} else if (flow->pending > 0) {
 			if (!flow->sink->writable)
 				return FLOW_WAITS;
 			drain(flow, pool);
@@ -281,7 +316,8 @@ void flow_kill(struct flow *flow, struct pipe_pool *pool)
 {
 	struct pool_pipe *pipe = flow->pipe;
 
-	flow->state = FLOW_ENDED;
+	if (flow->state != FLOW_ENDED)
+		flow->state = FLOW_LOST;
 	if (!pipe)
 		return;
 	atomic_store(&flow_record(flow)->pipe, 0);

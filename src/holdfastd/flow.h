@@ -34,6 +34,8 @@ enum flow_state {
 	FLOW_OPEN,    /* the source may have more */
 	FLOW_ENDING,  /* the source has ended; the pipe may still hold bytes */
 	FLOW_ENDED,   /* all was delivered, and the sink has been told so */
+	FLOW_LOST,    /* its sink is lost: what comes is thrown away, so that its source, which may
+		       * be waiting to send it, can read what there is for it */
 };
 
 struct flow {
@@ -81,7 +83,7 @@ ssize_t flow_fill(struct flow *flow, struct pipe_pool *pool, size_t max);
 /* Notes that n bytes have left the pipe, and gives it back when it is empty. */
 void flow_note_drained(struct flow *flow, struct pipe_pool *pool, size_t n);
 
-/* Ends the flow and throws away what it holds: its sink is lost. */
+/* Throws away what the flow holds, and what will come: its sink is lost. */
 void flow_kill(struct flow *flow, struct pipe_pool *pool);
 
 /*

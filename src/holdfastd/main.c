@@ -89,7 +89,7 @@ static int usage_error(const char *text)
 int main(int argc, char *argv[])
 {
 	static struct options options; /* threads read it until the process is gone */
-	struct passed passed;
+	static struct passed passed; /* as well */
 	char error[512];
 	int r;
 

@@ -4,14 +4,29 @@
 #include <errno.h>
 #include <sys/epoll.h>
 
-void peer_init(struct peer *peer, struct connection *connection, int fd)
+void peer_init(struct peer *peer, struct connection *connection, _Atomic uint32_t *ledger_flags,
+	       uint32_t failed_flag)
 {
 	*peer = (struct peer){
 		.connection = connection,
-		.fd = fd,
-		.readable = false, /* the first event will say */
-		.writable = true,  /* the first write will say */
+		.fd = -EBADF,
+		.ledger_flags = ledger_flags,
+		.failed_flag = failed_flag,
 	};
+}
+
+void peer_set_fd(struct peer *peer, int fd)
+{
+	peer->fd = fd;
+	peer->is_watched = peer->urgent = peer->hung = peer->failed = false;
+	peer->readable = false; /* the first event will say */
+	peer->writable = true;	/* the first write will say */
+}
+
+void peer_fail(struct peer *peer)
+{
+	atomic_fetch_or(peer->ledger_flags, peer->failed_flag);
+	peer->failed = peer->hung = peer->readable = peer->writable = true;
 }
 
 int peer_watch(struct peer *peer, int epoll_fd, uint32_t events)

@@ -9,6 +9,7 @@
  */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -30,12 +31,26 @@ struct peer {
 	/* It ended in an error: what it still has to give is delivered, then the other side is
 	 * reset. The ledger has the same in its flags. */
 	bool failed;
+	_Atomic uint32_t *ledger_flags;
+	uint32_t failed_flag;
 };
 
 /* What peer_watch() may be asked for beside EPOLL* events: to leave epoll. */
 #define PEER_UNWATCHED UINT32_MAX
 
-void peer_init(struct peer *peer, struct connection *connection, int fd);
+/* ledger_flags: of its connection's slot, in which failed_flag stands for this peer's failure. */
+void peer_init(struct peer *peer, struct connection *connection, _Atomic uint32_t *ledger_flags,
+	       uint32_t failed_flag);
+
+/* Gives it another socket, of which nothing is known yet. */
+void peer_set_fd(struct peer *peer, int fd);
+
+/*
+ * Notes that it ended in an error. The ledger first: the error may have been told to us by a
+ * call that took it from the socket, and no other process could learn it then. What it still
+ * has to give is there already, so reads never wait from now on.
+ */
+void peer_fail(struct peer *peer);
 
 /*
  * Makes epoll wait for events (EPOLLIN, EPOLLOUT, EPOLLPRI; 0 for errors only), or forget

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <systemd/sd-daemon.h>
@@ -41,8 +42,10 @@ struct server {
 	struct adopt_report report;
 	uint32_t n_adopted;
 	uint64_t started_usec;
+	uint64_t last_alive_usec; /* the process before this one, as far as it is known */
 	uint64_t watchdog_usec; /* 0: none */
 	uint64_t rounds_seen[THREADS_MAX];
+	unsigned n_missed[THREADS_MAX]; /* checks in a row without a round in between */
 	char status[STATUS_SIZE];
 	sd_event *event;
 	int exit_status;
@@ -165,6 +168,14 @@ static uint32_t *list_connections(struct vault *vault, uint32_t *ret_n)
 	return list;
 }
 
+static bool is_pipe_of_both_ends(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode) &&
+	       (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR;
+}
+
 static struct pool_pipe *take_pipe(struct worker *worker, slot_ref ref)
 {
 	struct vault *vault = worker->shared->vault;
@@ -175,6 +186,11 @@ static struct pool_pipe *take_pipe(struct worker *worker, slot_ref ref)
 	    vault->ledger.slots[slot].generation != slot_ref_generation(ref) ||
 	    !adopt_take(vault, slot, &entry))
 		return NULL;
+	if (!is_pipe_of_both_ends(entry.fds[0])) {
+		(void)fd_close(entry.fds[0]);
+		packer_free_slot(&worker->packer, slot);
+		return NULL;
+	}
 	return pipe_pool_adopt(&worker->pipes, ref, entry.fds[0]);
 }
 
@@ -193,6 +209,17 @@ static void quarantine(struct server *server, uint32_t slot, struct adopted_entr
 	packer_free_slot(&server->shared.workers[0].packer, slot);
 }
 
+/* When the last byte moved, not counting the time in which no process was there to move it. */
+static uint64_t active_usec(const struct server *server, uint32_t slot)
+{
+	uint64_t active = server->shared.vault->ledger.slots[slot].active_usec;
+	uint64_t away = server->started_usec - server->last_alive_usec;
+
+	if (server->last_alive_usec > server->started_usec || active > server->last_alive_usec)
+		return server->started_usec;
+	return active + away;
+}
+
 /* Returns whether the connection goes on; adds its pending bytes to *pending. */
 static bool adopt_connection(struct server *server, struct worker *worker, uint32_t slot,
 			     uint64_t *pending)
@@ -200,6 +227,7 @@ static bool adopt_connection(struct server *server, struct worker *worker, uint3
 	struct vault *vault = server->shared.vault;
 	struct pool_pipe *pipes[LEDGER_FLOWS] = {0};
 	struct adopted_entry entry;
+	int r;
 
 	if (!adopt_take(vault, slot, &entry))
 		return false;
@@ -207,9 +235,14 @@ static bool adopt_connection(struct server *server, struct worker *worker, uint3
 		quarantine(server, slot, &entry);
 		return false;
 	}
+	/* A record that makes this crash is to be quarantined as well */
+	vault->ledger.header->in_hand[worker->index] =
+		slot_ref_make(slot, vault->ledger.slots[slot].generation);
 	for (size_t i = 0; i < LEDGER_FLOWS; i++)
 		pipes[i] = take_pipe(worker, vault->ledger.slots[slot].flows[i].pipe);
-	if (connection_adopt(worker, slot, &entry, pipes) < 0)
+	r = connection_adopt(worker, slot, &entry, pipes, active_usec(server, slot));
+	vault->ledger.header->in_hand[worker->index] = 0;
+	if (r < 0)
 		return false;
 	*pending += connection_pending(TAILQ_LAST(&worker->all, connection_list));
 	return true;
@@ -349,19 +382,21 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata)
 
 	vault_tick(server->shared.vault);
 	set_status(server);
+	server->shared.vault->ledger.header->alive_usec = time_now_usec();
 	if (time_now_usec() - server->started_usec > SETTLED_USEC)
 		server->shared.vault->ledger.header->n_crashes_in_row = 0;
 	if (may_leave(server)) {
 		log_line(LOG_INFO, MESSAGE_STOPPING, "No connection for a while: leaving");
 		return sd_event_exit(server->event, EXIT_STATUS_IDLE);
 	}
-	r = sd_event_source_set_time(source, usec + TICK_USEC);
+	(void)usec;
+	r = sd_event_source_set_time_relative(source, TICK_USEC);
 	return r < 0 ? r : sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }
 
 /*
- * Half-way to the timeout each worker is woken, and must have gone a round by the next time.
- * Fed only if all have: a worker that hangs lets the manager end us.
+ * Three times in the timeout each worker is woken, and must have gone a round by the next time
+ * or the one after it. Fed only if all have: a worker that hangs lets the manager end us.
  */
 static int on_watchdog(sd_event_source *source, uint64_t usec, void *userdata)
 {
@@ -373,7 +408,10 @@ static int on_watchdog(sd_event_source *source, uint64_t usec, void *userdata)
 		struct worker *worker = &server->shared.workers[i];
 		uint64_t rounds = worker->n_rounds;
 
-		if (rounds == server->rounds_seen[i]) {
+		server->n_missed[i] =
+			rounds == server->rounds_seen[i] ? server->n_missed[i] + 1 : 0;
+		/* Once may be this whole process's fault: it was stopped, or the machine was */
+		if (server->n_missed[i] > 1) {
 			all_alive = false;
 			log_line(LOG_ERR, MESSAGE_WATCHDOG, "Worker %u makes no progress", i);
 		}
@@ -382,7 +420,8 @@ static int on_watchdog(sd_event_source *source, uint64_t usec, void *userdata)
 	}
 	if (all_alive)
 		(void)sd_notify(0, "WATCHDOG=1"); /* missed, the next one is in time too */
-	r = sd_event_source_set_time(source, usec + server->watchdog_usec / 3);
+	(void)usec;
+	r = sd_event_source_set_time_relative(source, server->watchdog_usec / 3);
 	return r < 0 ? r : sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }
 
@@ -473,6 +512,8 @@ static int open_vault(struct server *server, const struct stored_fd *stored, siz
 	if (r < 0)
 		return r;
 	say_ledger(&server->report);
+	server->last_alive_usec = shared->vault->ledger.header->alive_usec;
+	shared->vault->ledger.header->alive_usec = server->started_usec;
 	crash_init(shared->vault->ledger.header);
 	delay_after_crashes(&server->report);
 	return init_workers(server, n);

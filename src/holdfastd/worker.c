@@ -63,8 +63,15 @@ void worker_set_connecting(struct worker *worker, struct connection *connection)
 	set_timer(worker, connection, &worker->connecting);
 }
 
+void worker_set_failing(struct worker *worker, struct connection *connection)
+{
+	set_timer(worker, connection, &worker->failing);
+}
+
 void worker_set_soon(struct worker *worker, struct connection *connection)
 {
+	if (TAILQ_EMPTY(&worker->soon))
+		worker->soon_usec = worker->now_usec + LOOK_AGAIN_USEC;
 	set_timer(worker, connection, &worker->soon);
 }
 
@@ -152,6 +159,7 @@ static void free_closed(struct worker *worker)
 static void watch_listeners(struct worker *worker)
 {
 	struct shared *shared = worker->shared;
+	bool failed = false;
 
 	for (size_t i = 0; i < shared->n_listeners; i++) {
 		struct epoll_event event = {
@@ -159,10 +167,12 @@ static void watch_listeners(struct worker *worker)
 			.data.ptr = (void *)(uintptr_t)&shared->listeners[i],
 		};
 
-		/* Without memory it is tried again with the next pause that ends */
-		(void)epoll_ctl(worker->epoll_fd, EPOLL_CTL_ADD, shared->listeners[i], &event);
+		if (epoll_ctl(worker->epoll_fd, EPOLL_CTL_ADD, shared->listeners[i], &event) < 0)
+			failed = true;
 	}
 	worker->is_accepting = true;
+	if (failed)
+		worker_pause_accept(worker, ACCEPT_RETRY_USEC);
 }
 
 void worker_pause_accept(struct worker *worker, uint64_t usec)
@@ -174,7 +184,7 @@ void worker_pause_accept(struct worker *worker, uint64_t usec)
 	if (!worker->is_accepting)
 		return;
 	for (size_t i = 0; i < shared->n_listeners; i++)
-		/* DEL of a registered fd does not fail */
+		/* Fails only for one that could not be registered */
 		(void)epoll_ctl(worker->epoll_fd, EPOLL_CTL_DEL, shared->listeners[i], NULL);
 	worker->is_accepting = false;
 	atomic_fetch_add(&shared->n_accept_waiting, 1);
@@ -276,7 +286,9 @@ static int accept_one(struct worker *worker, int listener)
 		listener_check_accepted(fd, shared->options->keepalive_idle_usec);
 		connection_open(worker, fd);
 	}
-	atomic_fetch_sub(&shared->n_connections, 1);
+	/* Counted in for a moment, it may have looked like the last one that there is room for */
+	if (atomic_fetch_sub(&shared->n_connections, 1) == shared->connections_max)
+		wake_accept_waiters(shared);
 	return fd;
 }
 
@@ -330,7 +342,8 @@ static uint64_t due_usec(const struct worker *worker)
 	if (!worker->is_accepting)
 		due = min_usec(due, worker->accept_again_usec);
 	if (!TAILQ_EMPTY(&worker->soon))
-		due = min_usec(due, worker->now_usec + LOOK_AGAIN_USEC);
+		due = min_usec(due, worker->soon_usec);
+	due = min_usec(due, list_due_usec(&worker->failing, LINGER_USEC_MAX));
 	if (!TAILQ_EMPTY(&worker->pipe_waiters))
 		due = min_usec(due, worker->now_usec + PIPE_RETRY_USEC);
 	return due;
@@ -366,6 +379,13 @@ static void run_soon(struct worker *worker)
 	}
 }
 
+/* Only when all events have been seen: what came while no process was there counts too. */
+static void run_idle(struct worker *worker)
+{
+	while (idle_due_usec(worker) <= worker->now_usec)
+		connection_timeout(TAILQ_FIRST(&worker->idle));
+}
+
 static void run_timers(struct worker *worker)
 {
 	uint64_t connect_timeout = worker->shared->options->connect_timeout_usec;
@@ -376,9 +396,10 @@ static void run_timers(struct worker *worker)
 		worker_clear_timer(worker, connection);
 		connection_timeout(connection);
 	}
-	while (idle_due_usec(worker) <= worker->now_usec)
-		connection_timeout(TAILQ_FIRST(&worker->idle));
-	run_soon(worker);
+	while (list_due_usec(&worker->failing, LINGER_USEC_MAX) <= worker->now_usec)
+		connection_timeout(TAILQ_FIRST(&worker->failing));
+	if (!TAILQ_EMPTY(&worker->soon) && worker->soon_usec <= worker->now_usec)
+		run_soon(worker);
 	if (!worker->is_accepting && worker->accept_again_usec <= worker->now_usec)
 		resume_accept(worker);
 }
@@ -473,13 +494,16 @@ static void dispatch(struct worker *worker, const struct epoll_event *events, in
 static void run_once(struct worker *worker)
 {
 	struct epoll_event events[WORKER_EVENTS_MAX];
+	uint64_t n_rounds;
 	int n;
 
 	n = epoll_wait(worker->epoll_fd, events, WORKER_EVENTS_MAX, wait_msec(worker));
 	worker->now_usec = time_now_usec();
-	atomic_fetch_add_explicit(&worker->n_rounds, 1, memory_order_relaxed);
+	n_rounds = atomic_fetch_add_explicit(&worker->n_rounds, 1, memory_order_relaxed);
 	dispatch(worker, events, n > 0 ? n : 0);
 	run_timers(worker);
+	if (n_rounds > 0 && n < WORKER_EVENTS_MAX)
+		run_idle(worker);
 	run_pipe_waiters(worker);
 	free_closed(worker);
 }
@@ -545,6 +569,7 @@ int worker_init(struct worker *worker, struct shared *shared, unsigned index)
 	TAILQ_INIT(&worker->pipe_waiters);
 	TAILQ_INIT(&worker->connecting);
 	TAILQ_INIT(&worker->soon);
+	TAILQ_INIT(&worker->failing);
 	TAILQ_INIT(&worker->idle);
 	TAILQ_INIT(&worker->closed);
 	packer_init(&worker->packer, shared->vault);

@@ -77,6 +77,8 @@ struct worker {
 	struct connection_list pipe_waiters;
 	struct connection_list connecting; /* by since_usec */
 	struct connection_list soon; /* to be looked at every LOOK_AGAIN_USEC */
+	uint64_t soon_usec;	     /* when next */
+	struct connection_list failing; /* one side has failed: by since_usec */
 	struct connection_list idle; /* by active_usec; kept only with an idle timeout */
 	struct connection_list closed;
 
@@ -102,6 +104,7 @@ void worker_remove(struct worker *worker, struct connection *connection);
 void worker_set_ready(struct worker *worker, struct connection *connection);
 void worker_wait_for_pipe(struct worker *worker, struct connection *connection);
 void worker_set_connecting(struct worker *worker, struct connection *connection);
+void worker_set_failing(struct worker *worker, struct connection *connection);
 void worker_set_soon(struct worker *worker, struct connection *connection);
 void worker_set_idle(struct worker *worker, struct connection *connection);
 void worker_clear_timer(struct worker *worker, struct connection *connection);

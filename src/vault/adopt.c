@@ -52,6 +52,9 @@ static enum entry_worth judge(struct vault *vault, const struct label *label)
 
 	if (!vault->ledger.header || !label_is_sane(label, vault->ledger.header->n_slots))
 		return ENTRY_DAMAGED;
+	/* No entry of a slot that no process has touched, as the header tells, can be right */
+	if (label->slot >= vault->n_adopted)
+		return ENTRY_DAMAGED;
 	record = &vault->ledger.slots[label->slot];
 	if (label->generation > record->last_generation) {
 		/* Never again a generation that an entry already has */
@@ -108,10 +111,13 @@ static int refuse_crowded(struct adoption *adoption, uint32_t index)
 	reserve_release(adoption);
 	r = parcel_peek(parcel->store_fd, &entry);
 	if (r == PARCEL_ENTRY || r == PARCEL_DAMAGED) {
-		abort_entry(&entry);
+		if (judge(adoption->vault, &entry.label) != ENTRY_ENDED) {
+			adoption->report->n_damaged++;
+			abort_entry(&entry);
+		}
+		parcel_entry_done(&entry);
 		parcel->n_entries++;
 		parcel->n_dead++;
-		adoption->report->n_damaged++;
 	}
 	reserve_take(adoption);
 	return r == PARCEL_CROWDED ? -EMFILE : r;
@@ -150,7 +156,9 @@ static void adopt_parcel(struct adoption *adoption, uint32_t index, int fd)
 
 	parcel->send_fd = -EBADF;
 	parcel->store_fd = fd;
-	parcel->n_entries = parcel->n_dead = parcel->n_moved = parcel->n_dead_at_tick = 0;
+	parcel->n_entries = 0;
+	parcel->n_dead = 0;
+	parcel->n_moved = parcel->n_dead_at_tick = 0;
 	parcel->state = PARCEL_SEALED;
 	if (index >= vault->parcels_end)
 		vault->parcels_end = index + 1;
@@ -288,6 +296,52 @@ static int check_claims(struct vault *vault)
 	return r;
 }
 
+/*
+ * Whether a live slot that has found no entry of its generation had one under its last: then
+ * the generation is damaged, for the two differ only until the second put of a slot is done.
+ * (A slot that was never put has no entry under its last generation at all.)
+ */
+static bool has_lost_generation(const struct vault *vault, uint32_t slot)
+{
+	const struct ledger_slot *record = &vault->ledger.slots[slot];
+
+	return record->state == SLOT_CONNECTION && vault->adopted[slot].n_fds == 0 &&
+	       record->generation != record->last_generation;
+}
+
+static void abort_entries_of_lost(struct adoption *adoption, uint32_t index)
+{
+	struct vault *vault = adoption->vault;
+	struct parcel_entry entry;
+
+	if (parcel_rewind(vault->parcels[index].store_fd, 0) < 0)
+		return;
+	while (parcel_peek(vault->parcels[index].store_fd, &entry) == PARCEL_ENTRY) {
+		const struct label *label = &entry.label;
+
+		if (label_is_sane(label, vault->n_adopted) &&
+		    has_lost_generation(vault, label->slot) &&
+		    label->generation == vault->ledger.slots[label->slot].last_generation) {
+			adoption->report->n_damaged++;
+			abort_entry(&entry);
+		}
+		parcel_entry_done(&entry);
+	}
+}
+
+/* To be closed would be an end to their peers; what can't be continued must look like it. */
+static void abort_lost(struct adoption *adoption)
+{
+	struct vault *vault = adoption->vault;
+	bool any = false;
+
+	for (uint32_t slot = 0; slot < vault->n_adopted; slot++)
+		any |= has_lost_generation(vault, slot);
+	for (uint32_t i = 0; any && i < vault->parcels_end; i++)
+		if (vault->parcels[i].state == PARCEL_SEALED)
+			abort_entries_of_lost(adoption, i);
+}
+
 static void count_slots_without_fds(struct adoption *adoption)
 {
 	struct vault *vault = adoption->vault;
@@ -362,6 +416,7 @@ int vault_adopt(struct vault *vault, const struct stored_fd *fds, size_t n, uint
 		r = check_claims(vault);
 		if (r < 0)
 			return r;
+		abort_lost(&adoption);
 		count_slots_without_fds(&adoption);
 		count_crashes(&adoption);
 	} else {

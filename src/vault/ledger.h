@@ -112,7 +112,8 @@ struct ledger_header {
 	uint32_t n_crashes_in_row; /* marked crashes since a process lived long enough */
 	_Atomic uint32_t crash_signal; /* set by the crash handler; 0 else */
 	_Atomic uint32_t crash_worker; /* index + 1 of the worker that crashed; 0: unknown */
-	uint64_t reserved[8];
+	uint64_t alive_usec; /* when the process last said so, CLOCK_MONOTONIC */
+	uint64_t reserved[7];
 	_Atomic slot_ref in_hand[LEDGER_WORKERS_MAX]; /* what each worker is handling */
 };
 

@@ -55,7 +55,6 @@ void packer_rotate_if_wanted(struct packer *packer)
 static int append(struct packer *packer, const struct label *label, const int *fds, int n_fds,
 		  struct vault_parcel **ret_parcel)
 {
-	packer_rotate_if_wanted(packer);
 	for (;;) {
 		struct vault_parcel *parcel;
 		int r;
@@ -103,6 +102,8 @@ int packer_put(struct packer *packer, uint32_t slot, uint32_t generation, const 
 	r = append(packer, &label, fds, n_fds, &parcel);
 	if (r < 0)
 		return r;
+	/* Before the old entry is counted dead: its parcel may go at that moment */
+	atomic_store(&vault->ledger.slots[slot].generation, generation);
 	old = atomic_exchange(&vault->locations[slot], (uint32_t)packer->current + 1);
 	if (old != 0)
 		vault_entry_died(vault, old);

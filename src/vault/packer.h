@@ -34,9 +34,8 @@ void packer_init(struct packer *packer, struct vault *vault);
 int packer_take_slot(struct packer *packer, uint32_t *ret_slot);
 
 /*
- * Returns a generation that no entry of slot has had. To give a live slot other fds: put them
- * with this generation, then set the slot's generation to it. A crash in between leaves the
- * old fds valid.
+ * Returns a generation that no entry of slot has had: to put other fds for a live slot. A crash
+ * before the put's end leaves the old fds valid.
  */
 uint32_t packer_next_generation(struct packer *packer, uint32_t slot);
 
@@ -45,7 +44,7 @@ void packer_publish(struct packer *packer, uint32_t slot, enum slot_state kind);
 
 /*
  * Puts slot's fds (borrowed) into the store under generation: the slot's own, or one from
- * packer_next_generation() that the caller then makes the slot's own.
+ * packer_next_generation(), which is the slot's own afterwards.
  * Returns 0, -EBUSY while there is no parcel to put it in (vault.wake_packers will be called),
  * or the errors of parcel_put() (parcel.h).
  */

@@ -140,7 +140,9 @@ static int upload_parcel(struct vault *vault, uint32_t index)
 		return r;
 	parcel->send_fd = take_fd(&send_fd);
 	parcel->store_fd = take_fd(&store_fd);
-	parcel->n_entries = parcel->n_dead = parcel->n_moved = parcel->n_dead_at_tick = 0;
+	parcel->n_entries = 0;
+	parcel->n_dead = 0;
+	parcel->n_moved = parcel->n_dead_at_tick = 0;
 	parcel->owner = NULL;
 	parcel->state = PARCEL_UPLOADED;
 	if (index >= vault->parcels_end)
@@ -193,7 +195,8 @@ static void note_refused(struct vault *vault)
 static void note_taken(struct vault *vault)
 {
 	vault->full = false;
-	vault->n_batch = vault->n_spares_wanted;
+	if (vault->n_batch < vault->n_spares_wanted)
+		vault->n_batch *= 2;
 	vault->retry_delay_usec = VAULT_RETRY_USEC_MIN;
 }
 
@@ -238,15 +241,16 @@ static int stock(struct vault *vault)
 
 	if (vault->probe.barrier_fd >= 0 || n >= vault->n_spares_wanted)
 		return 0;
-	if (vault->full && time_now_usec() < vault->retry_usec)
+	if (time_now_usec() < vault->retry_usec)
 		return 0;
 	n_missing = vault->n_spares_wanted - n;
 	r = upload_parcels(vault, n_missing < vault->n_batch ? n_missing : vault->n_batch);
 	if (r == 0)
 		r = probe_start(vault);
 	if (r < 0) {
+		/* Not the store's refusal but this process's or the socket's: no fds, no memory */
 		drop_uploaded(vault);
-		note_refused(vault);
+		vault->retry_usec = time_now_usec() + VAULT_RETRY_USEC_MIN;
 	}
 	return r;
 }
@@ -324,7 +328,9 @@ int vault_take_spare(struct vault *vault, struct packer *owner)
 		vault->parcels[index].state = PARCEL_CURRENT;
 	}
 	pthread_mutex_unlock(&vault->lock);
-	poke(vault);
+	/* The main thread itself knows when it has found none, and must not wake itself for it */
+	if (index >= 0 || owner != vault->packer)
+		poke(vault);
 	return index;
 }
 
@@ -394,12 +400,26 @@ static int move_entries(struct vault *vault, uint32_t index)
 	}
 }
 
+static bool has_room_for(struct vault *vault, const struct vault_parcel *parcel)
+{
+	uint32_t n_alive = parcel->n_entries - parcel->n_dead - parcel->n_moved;
+	int current = vault->packer->current;
+	uint32_t room = n_spares(vault) * PARCEL_ENTRIES_MAX;
+
+	if (current >= 0)
+		room += PARCEL_ENTRIES_MAX - vault->parcels[current].n_entries;
+	return n_alive <= room;
+}
+
 static void sweep(struct vault *vault, uint32_t index)
 {
 	struct vault_parcel *parcel = &vault->parcels[index];
 
-	/* What can't be moved now is tried again when there are spares, or at a tick */
-	if (parcel->n_dead + parcel->n_moved < parcel->n_entries)
+	/*
+	 * What can't be moved now is tried again when there are spares, or at a tick. Begun only
+	 * where all of it finds room: half a move would use up room and make none
+	 */
+	if (parcel->n_dead + parcel->n_moved < parcel->n_entries && has_room_for(vault, parcel))
 		(void)move_entries(vault, index);
 	/*
 	 * An entry that a worker has just taken out of its location is not yet counted: then

@@ -79,7 +79,7 @@ struct vault {
 	struct store_probe probe;
 	uint32_t n_spares_wanted;
 	uint32_t n_parcels;
-	bool full;
+	_Atomic bool full; /* shared */
 	uint32_t n_batch; /* parcels that are uploaded at once, at the most */
 	uint64_t retry_usec;
 	uint64_t retry_delay_usec;

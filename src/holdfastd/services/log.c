@@ -15,6 +15,11 @@
 #include "holdfastd/messages.h"
 #include "holdfastd/worker.h"
 
+/* What submit() gives to an entry: one less means that there was no memory. */
+#define LOG_JOB_FIELDS 10
+
+static_assert(LOG_JOB_FIELDS <= LOG_FIELDS_MAX, "an entry must take all its fields");
+
 struct log_job {
 	struct log_entry entry; /* while under way: the log thread's */
 	struct connection *connection;
@@ -165,6 +170,12 @@ static void submit(struct connection *connection, const char *bytes, size_t n)
 	log_entry_add(&job->entry, "MESSAGE=pid: %d, conn read %zu bytes, %s: %s", getpid(), n,
 		      is_line ? "line" : "val", text);
 	free(text);
+	if (job->entry.n_fields != LOG_JOB_FIELDS) {
+		/* An entry with a field missing for lack of memory would lose what is in it */
+		log_entry_done(&job->entry);
+		worker_set_ready(connection->worker, connection);
+		return;
+	}
 	job->n_bytes = n;
 	job->n_scanned = 0;
 	job->is_under_way = true;
@@ -193,7 +204,7 @@ static size_t entry_size(struct connection *connection, const char *bytes, size_
 	newline = memchr(bytes, '\n', n);
 	if (newline)
 		return (size_t)(newline - bytes) + 1;
-	if (flow->state == FLOW_ENDING || n >= LOG_LINE_BYTES_MAX)
+	if (flow->state == FLOW_ENDING || flow->pending >= LOG_LINE_BYTES_MAX)
 		return n;
 	/*
 	 * Crumbs may have filled the slots of the pipe. Where packing them does not help, a
@@ -298,6 +309,7 @@ static void job_written(struct log_job *job)
 	job->is_under_way = false;
 	if (connection->state == CONNECTION_CLOSED)
 		return;
+	connection_set_in_hand(connection, true);
 	if (!consume(flow, job->n_bytes)) {
 		/* Without memory, or with another reader, it can't be continued exactly */
 		connection_abort(connection, "what was logged could not be taken from its pipe");

@@ -64,7 +64,7 @@ static int connect_next(struct connection *connection)
 		r = connect_to(connection, &connection->addresses->addresses[i]);
 		if (r < 0)
 			continue;
-		peer_init(upstream_of(connection), connection, r);
+		peer_set_fd(upstream_of(connection), r);
 		upstream_of(connection)->writable = false;
 		connection->since_usec = connection->worker->now_usec;
 		worker_set_connecting(connection->worker, connection);
@@ -81,13 +81,24 @@ static void give_up(struct connection *connection, int r)
 	connection_abort(connection, "no upstream");
 }
 
-/* For a client whose upstream can't take it just now: looks again soon, for a while. */
+static bool is_resolving(const struct connection *connection)
+{
+	struct upstream *upstream = connection->worker->shared->upstream;
+
+	return upstream && upstream_get_state(upstream) == UPSTREAM_RESOLVING;
+}
+
+/*
+ * For a client whose upstream can't take it just now (-EAGAIN), or whose name is still being
+ * looked up after a restart: looks again soon, for as long as a connect may take.
+ */
 static bool try_again_soon(struct connection *connection, int r)
 {
 	uint64_t since = connection->record->connect_usec;
 
-	if (r != -EAGAIN || connection->worker->now_usec - since >
-				    connection->worker->shared->options->connect_timeout_usec)
+	if ((r != -EAGAIN && !is_resolving(connection)) ||
+	    connection->worker->now_usec - since >
+		    connection->worker->shared->options->connect_timeout_usec)
 		return false;
 	connection->next_address = 0;
 	worker_set_soon(connection->worker, connection);
@@ -130,11 +141,8 @@ static int put_again(struct connection *connection)
 {
 	uint32_t generation =
 		packer_next_generation(&connection->worker->packer, connection->slot);
-	int r = connection_put(connection, generation);
 
-	if (r == 0)
-		atomic_store(&connection->record->generation, generation);
-	return r;
+	return connection_put(connection, generation);
 }
 
 static void drop_upstream(struct connection *connection)
@@ -154,9 +162,17 @@ static void follow(struct connection *connection, int r)
 	int next;
 
 	drop_upstream(connection);
+	if (!connection->addresses && connection->worker->shared->upstream)
+		connection->addresses = upstream_get(connection->worker->shared->upstream);
 	next = connect_next(connection);
 	if (next == 0) {
-		if (put_again(connection) < 0)
+		next = put_again(connection);
+		if (next == 0)
+			return;
+		/* The old pair is still in the store: with a new parcel it may go on */
+		drop_upstream(connection);
+		r = next == -EBUSY ? -EAGAIN : next;
+		if (!try_again_soon(connection, r))
 			connection_abort(connection, "it could not be protected");
 		return;
 	}
@@ -182,7 +198,8 @@ void relay_advance(struct connection *connection)
 	struct socket_counts counts;
 	int r;
 
-	if (connection->peers[PEER_CLIENT].failed || connection->peers[PEER_CLIENT].hung) {
+	/* One that is merely hung may have said all it wants to: that is still delivered */
+	if (connection->peers[PEER_CLIENT].failed) {
 		connection_abort(connection, "the client left before the upstream answered");
 		return;
 	}
@@ -200,20 +217,17 @@ void relay_advance(struct connection *connection)
 	}
 	connection->addresses = upstream_list_unref(connection->addresses);
 	worker_clear_timer(connection->worker, connection);
-	worker_set_idle(connection->worker, connection);
 	atomic_fetch_or(&connection->record->flags, SLOT_CONNECTED);
 	connection->state = CONNECTION_OPEN;
+	connection->active_usec = connection->worker->now_usec;
+	connection->record->active_usec = connection->worker->now_usec;
+	worker_set_idle(connection->worker, connection);
 }
 
 void relay_timeout(struct connection *connection)
 {
-	if (upstream_of(connection)->fd >= 0) {
-		follow(connection, -ETIMEDOUT);
-		connection_advance(connection);
-		return;
-	}
-	if (!connection->addresses && connection->worker->shared->upstream)
-		connection->addresses = upstream_get(connection->worker->shared->upstream);
-	follow(connection, -EHOSTUNREACH);
+	bool was_connecting = upstream_of(connection)->fd >= 0;
+
+	follow(connection, was_connecting ? -ETIMEDOUT : -EHOSTUNREACH);
 	connection_advance(connection);
 }

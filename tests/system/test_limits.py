@@ -1,0 +1,418 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Limits and bad input: each has a name and a refusal, is said once, and loses nothing."""
+
+import contextlib
+import select
+import socket
+import struct
+import subprocess
+import threading
+import time
+
+import pytest
+
+import disturbances
+import ledger
+import stages
+import streams
+
+
+def echoes(connection, data=b"1234"):
+    connection.settimeout(stages.PATIENCE_SECONDS)
+    connection.sendall(data)
+    return connection.recv(len(data), socket.MSG_WAITALL) == data
+
+
+def stays_unserved(connection, seconds=0.5):
+    """Nothing comes back for a while; there is no event for what doesn't happen."""
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return not poll.poll(seconds * 1000)
+
+
+# The command line
+
+
+@pytest.mark.parametrize(
+    "arguments, line",
+    [
+        ([], "no service was named: give log, echo or relay UPSTREAM (see --help)"),
+        (["sing"], "unknown service 'sing': give log, echo or relay UPSTREAM"),
+        (["log", "loud"], "unexpected argument 'loud' after the service"),
+        (["--threads=0", "log"], "--threads=0: give a number from 1 to 64"),
+        (["--threads=many", "log"], "--threads=many: give a number from 1 to 64"),
+        (["--buffer=65537", "log"], "--buffer=65537: give a number from 1 to 65536"),
+        (["--frame=word", "log"], "--frame=word: give read or line"),
+        (["--loud", "log"], "unknown option --loud (see --help)"),
+        (["--threads"], "option --threads needs a value (see --help)"),
+        (
+            ["--idle-timeout=soon", "log"],
+            "--idle-timeout=soon: give a time above 0 such as 500ms, 30s, 5min, or infinity",
+        ),
+        (
+            ["relay", "example"],
+            "upstream 'example': the port (1 to 65535) is missing or wrong; "
+            "give HOST:PORT, [IPv6]:PORT or /path",
+        ),
+    ],
+)
+def test_bad_command_line_is_told_in_one_line(arguments, line):
+    result = run(arguments)
+    assert (result.returncode, result.stderr) == (2, f"<3>{line}\n")
+
+
+def run(arguments):
+    return subprocess.run(
+        [stages.built_program("holdfastd"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        env={},
+        check=False,
+    )
+
+
+def test_start_by_hand_says_how_to_start_it():
+    result = run(["log"])
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "systemctl enable --now holdfast@8888.socket" in result.stderr
+
+
+def test_help_and_version():
+    assert run(["--help"]).returncode == 0
+    assert "--exit-idle-time=TIME" in run(["--help"]).stdout
+    assert run(["--version"]).stdout.startswith("holdfastd ")
+
+
+@pytest.mark.stages("systemd")
+def test_mistake_in_the_configuration_loses_no_connection(stage):
+    """The service can't start, but what it held waits until the mistake is mended."""
+    instance = stage.start("echo")
+    with instance.connect() as connection:
+        assert echoes(connection)
+        with pytest.raises(Exception, match="failed"):
+            instance.restart(options=["--threads=many"])
+        instance.wait_line("--threads=many: give a number")
+        instance.restart(options=["--threads=1"])
+        assert echoes(connection)
+
+
+# Connections
+
+
+def test_connections_beyond_the_limit_wait(stage):
+    instance = stage.start("echo", options=["--connections-max=2", "--threads=1"])
+    with contextlib.ExitStack() as stack:
+        first, second, third = (stack.enter_context(instance.connect()) for _ in range(3))
+        assert echoes(first) and echoes(second)
+        third.sendall(b"1234")
+        assert stays_unserved(third)
+        first.close()
+        assert third.recv(4, socket.MSG_WAITALL) == b"1234"
+        limit_lines = [line for line in instance.lines() if "--connections-max=" in line]
+        assert len(limit_lines) == 1
+
+
+def test_connections_beyond_the_open_files_wait(stage):
+    instance = stage.start("echo", limit_nofile=128, options=["--threads=1"])
+    connections = instance.connect_many(100)
+    try:
+        for connection in connections:
+            connection.sendall(b"1234")
+        # All are served in the end, since each that was served makes room
+        for connection in connections:
+            connection.settimeout(stages.PATIENCE_SECONDS)
+            assert connection.recv(4, socket.MSG_WAITALL) == b"1234"
+            connection.close()
+    finally:
+        for connection in connections:
+            connection.close()
+    assert [line for line in instance.lines() if "limit" in line or "descriptors" in line]
+
+
+def test_store_that_is_full_makes_new_connections_wait(stage):
+    """Those that are in it go on, over a restart too; room in it lets the others in."""
+    instance = stage.start("echo", store_max=5, options=["--threads=1"])
+    served = []
+    try:
+        # More than the parcels that fit can hold
+        connections = instance.connect_many(1500)
+        for connection in connections:
+            connection.sendall(b"1234")
+        instance.wait_line("fd store is full")
+        served = [c for c in connections if not stays_unserved(c, 0)]
+        assert 250 < len(served) < 1500
+        for connection in served:
+            assert connection.recv(4, socket.MSG_WAITALL) == b"1234"
+        instance.restart()
+        for connection in served:
+            assert echoes(connection)
+        waiting = [c for c in connections if c not in set(served)]
+        for connection in served:
+            connection.close()
+        for connection in waiting[:200]:
+            connection.settimeout(stages.PATIENCE_SECONDS)
+            assert connection.recv(4, socket.MSG_WAITALL) == b"1234"
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def test_manager_that_stores_nothing_is_told_so(stage):
+    options = {"keeper_options": ["--restart-prevent-exit-status=2"]}
+    if stage.machine:
+        options = {}
+    instance = stage.start("echo", store_max=0, wait=False, **options)
+    instance.wait_line("FileDescriptorStoreMax=4096")
+
+
+@pytest.mark.slow
+def test_churn_keeps_the_store_small(stage):
+    """Hundreds of parcels' worth of connections, while one lives through all of them."""
+    n, at_once = 30000 if not stage.machine else 12000, 100
+    instance = stage.start("echo")
+    most = 0
+    with instance.connect() as survivor:
+        assert echoes(survivor)
+        n_fds = instance.n_service_fds()
+        for i in range(n // at_once):
+            connections = instance.connect_many(at_once)
+            for connection in connections:
+                connection.sendall(b"1")
+            for connection in connections:
+                assert connection.recv(1) == b"1"
+                connection.close()
+            if i % 20 == 0:
+                most = max(most, instance.n_stored_fds())
+        assert most < 40
+        assert echoes(survivor)
+        instance.kill()
+        assert echoes(survivor)
+        wait_until(lambda: instance.n_service_fds() <= n_fds + 16)
+
+
+def wait_until(predicate, seconds=stages.PATIENCE_SECONDS):
+    """For what the kernel or another process does without telling."""
+    deadline = time.monotonic() + seconds
+    while not predicate():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.stages("keeper")
+def test_hundred_thousand_connections_leak_nothing(stage):
+    instance = stage.start("echo")
+
+    def churn(n):
+        for _ in range(n // 200):
+            connections = instance.connect_many(200)
+            for connection in connections:
+                connection.sendall(b"1")
+            for connection in connections:
+                assert connection.recv(1) == b"1"
+                connection.close()
+
+    def resident_kib():
+        status = (instance.proc() / "status").read_text(encoding="ascii")
+        return int(next(line for line in status.splitlines() if "VmRSS" in line).split()[1])
+
+    churn(20_000)
+    fds, memory = instance.n_service_fds(), resident_kib()
+    churn(80_000)
+    wait_until(lambda: instance.n_service_fds() <= fds + 8)
+    assert resident_kib() < memory + 2048
+
+
+# Times
+
+
+def test_idle_connection_is_reset_after_its_time(stage):
+    instance = stage.start("echo", options=["--idle-timeout=500ms"])
+    with instance.connect() as connection:
+        assert echoes(connection)
+        connection.settimeout(stages.PATIENCE_SECONDS)
+        with pytest.raises(ConnectionResetError):
+            connection.recv(1)
+
+
+@pytest.mark.parametrize("disturb", [disturbances.killed])
+def test_idle_time_is_counted_over_restarts(stage, disturb):
+    instance = stage.start("echo", options=["--idle-timeout=2s"])
+    with instance.connect() as connection:
+        assert echoes(connection)
+        began = time.monotonic()
+        disturb(instance)
+        connection.settimeout(stages.PATIENCE_SECONDS)
+        with pytest.raises(ConnectionResetError):
+            connection.recv(1)
+        assert time.monotonic() - began > 1.5
+
+
+def test_service_leaves_when_idle_and_is_started_by_the_next_connection(stage):
+    instance = stage.start("echo", options=["--exit-idle-time=1s"])
+    pid = instance.main_pid()
+    with instance.connect() as connection:
+        assert echoes(connection)
+    wait_until(lambda: instance.main_pid() == 0)
+    with instance.connect() as connection:
+        assert echoes(connection)
+        assert instance.main_pid() not in (0, pid)
+
+
+# Upstreams
+
+
+def test_upstream_that_refuses_is_told_and_resets_the_client(stage):
+    port = stage.network.free_port()
+    instance = stage.start(f"relay 127.0.0.1:{port}")
+    with instance.connect() as connection:
+        with pytest.raises(ConnectionResetError):
+            connection.recv(1)
+    instance.wait_line(r"no address of the upstream answered \(Connection refused\)")
+
+
+@pytest.mark.stages("systemd")
+def test_address_that_fails_is_followed_by_the_next(stage):
+    """localhost is ::1 and 127.0.0.1, and this upstream listens on one of them."""
+    with stage.upstream() as upstream, streams.Loop() as loop:
+        port = upstream.address.rpartition(":")[2]
+        instance = stage.start(f"relay localhost:{port}")
+        stream = streams.Stream(1)
+        pump = streams.Pump(instance.connect(), stream, streams.reply_to(stream), 10_000)
+        loop.add(pump)
+        loop.wait_done(pump)
+        assert upstream.pump_of(stream).n_received == 10_000
+
+
+def test_name_that_does_not_resolve_resets_clients_and_is_said(stage):
+    instance = stage.start("relay does-not-exist.invalid:80")
+    instance.wait_line("does-not-exist.invalid:80 can't be resolved")
+    with instance.connect() as connection:
+        connection.settimeout(stages.PATIENCE_SECONDS)
+        with pytest.raises(ConnectionResetError):
+            connection.recv(1)
+
+
+@disturbances.each
+def test_client_waits_for_an_upstream_that_is_slow_to_accept(stage, disturb):
+    """Its backlog is full: the connect is under way while the service is replaced."""
+    listener = stage.network.listen(("127.0.0.1", 0), backlog=0)
+    port = listener.getsockname()[1]
+    instance = stage.start(f"relay 127.0.0.1:{port}", options=["--connect-timeout=60s"])
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(listener)
+        fillers = [stack.enter_context(instance.connect()) for _ in range(4)]
+        for i, filler in enumerate(fillers):
+            filler.sendall(b"%d" % i)
+        with ledger.Ledger(instance) as records:
+            wait_until(lambda: len(records.connections()) == len(fillers))
+        disturb(instance)
+        seen = set()
+        listener.settimeout(stages.PATIENCE_SECONDS)
+        while len(seen) < len(fillers):
+            accepted, _ = listener.accept()
+            stack.enter_context(accepted)
+            accepted.settimeout(stages.PATIENCE_SECONDS)
+            data = accepted.recv(1)
+            assert data not in seen
+            seen.add(data)
+
+
+def test_upstream_that_never_answers_is_given_up(stage):
+    listener = stage.network.listen(("127.0.0.1", 0), backlog=0)
+    port = listener.getsockname()[1]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(listener)
+        for _ in range(2):
+            # Fills the backlog: who comes now gets no answer
+            filler = stack.enter_context(stage.network.socket(socket.AF_INET))
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        instance = stage.start(f"relay 127.0.0.1:{port}", options=["--connect-timeout=1s"])
+        connection = stack.enter_context(instance.connect())
+        connection.settimeout(stages.PATIENCE_SECONDS)
+        with pytest.raises(ConnectionResetError):
+            connection.recv(1)
+
+
+# Urgent data
+
+
+@disturbances.each
+def test_urgent_bytes_stay_in_the_stream(stage, disturb):
+    instance = stage.start("echo")
+    with instance.connect() as connection:
+        # Behind the one window in which a kill resets a connection
+        assert echoes(connection)
+        connection.sendall(b"before ")
+        connection.send(b"!", socket.MSG_OOB)
+        connection.sendall(b" between ")
+        disturb(instance)
+        connection.send(b"?", socket.MSG_OOB)
+        connection.shutdown(socket.SHUT_WR)
+        connection.settimeout(stages.PATIENCE_SECONDS)
+        received = b""
+        while True:
+            data = connection.recv(100)
+            if not data:
+                break
+            received += data
+        assert received == b"before ! between ?"
+
+
+# The journal
+
+
+@pytest.mark.stages("systemd")
+def test_bytes_move_while_the_journal_is_stopped(stage):
+    instance = stage.start("echo", options=["--log-level=debug"])
+    units = ("systemd-journald.service",)
+    stage.machine.systemctl("kill", "--signal=STOP", *units)
+    try:
+        # Each makes two lines: far more than the journal's socket takes
+        for _ in range(30):
+            connections = instance.connect_many(100)
+            for connection in connections:
+                assert echoes(connection)
+                connection.close()
+    finally:
+        stage.machine.systemctl("kill", "--signal=CONT", *units)
+
+
+@pytest.mark.stages("systemd")
+def test_log_waits_for_a_journal_that_is_stopped(stage):
+    instance = stage.start("log", options=["--frame=line"])
+    n = 3000
+    with instance.connect() as connection:
+        stage.machine.systemctl("kill", "--signal=STOP", "systemd-journald.service")
+        try:
+            thread = threading.Thread(
+                target=connection.sendall, args=(b"".join(b"%d\n" % i for i in range(n)),)
+            )
+            thread.start()
+            thread.join()
+        finally:
+            stage.machine.systemctl("kill", "--signal=CONT", "systemd-journald.service")
+        instance.wait_line(rf"line: {n - 1}$")
+    found = [line.rpartition(" ")[2] for line in instance.lines() if ", line: " in line]
+    assert found == [str(i) for i in range(n)]
+
+
+LINGER_ZERO = struct.pack("ii", 1, 0)
+
+
+def test_reset_clients_by_the_thousand_leave_nothing(stage):
+    instance = stage.start("echo")
+    with instance.connect() as connection:
+        assert echoes(connection)
+        n_fds = instance.n_service_fds()
+        for _ in range(10):
+            connections = instance.connect_many(100)
+            for other in connections:
+                other.sendall(b"1234")
+                other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
+                other.close()
+        wait_until(lambda: instance.n_service_fds() <= n_fds + 8)
+        assert echoes(connection)
