@@ -124,6 +124,7 @@ static void keeper_decide(struct keeper *self)
 	struct restart *restart = &self->options->restart;
 	uint64_t now_usec = time_now_usec(), wait_usec;
 
+	restart->is_holding = self->store.n_fds > 0;
 	switch (restart_decide(restart, now_usec)) {
 	case RESTART_NOW:
 		keeper_start_service(self);

@@ -48,6 +48,8 @@ enum restart_action restart_decide(struct restart *restart, uint64_t now_usec)
 		return RESTART_LATER;
 	if (restart->last_status == RESTART_STATUS_IDLE)
 		return RESTART_ON_CONNECTION;
+	if (restart->is_holding)
+		return RESTART_LATER;
 	restart->exit_status = restart->last_status;
 	return RESTART_NEVER;
 }

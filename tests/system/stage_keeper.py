@@ -130,13 +130,14 @@ class KeeperInstance(stages.Instance):
         self.all_lines.append(line)
         return line
 
-    def restart(self, options=None, service=None):
+    def restart(self, options=None, service=None, wait=True):
         self.options = self.options if options is None else list(options)
         self.service = service or self.service
         self._write_script()
         since = self._service_lines.count()
         os.kill(self._keeper.pid, signal.SIGHUP)
-        self.wait_line_of_keeper(READY.format(pid=r"\d+"), since)
+        if wait:
+            self.wait_line_of_keeper(READY.format(pid=r"\d+"), since)
 
     def stop(self):
         if self._keeper is None:
