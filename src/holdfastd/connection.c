@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/socket.h"
 #include "base/time.h"
+#include "holdfastd/listener.h"
 #include "holdfastd/messages.h"
 #include "holdfastd/services/log.h"
 #include "holdfastd/services/relay.h"
@@ -92,9 +93,11 @@ static void end_in_order(struct connection *connection)
 		       (unsigned long long)connection->record->id);
 	unwatch(connection);
 	for (size_t i = 0; i < CONNECTION_PEERS; i++)
-		if (connection->peers[i].fd >= 0)
+		if (connection->peers[i].fd >= 0) {
+			listener_set_orderly_close(connection->peers[i].fd);
 			/* close() alone sends no FIN while a parcel holds the socket */
 			(void)shutdown(connection->peers[i].fd, SHUT_RDWR);
+		}
 	release(connection);
 }
 

@@ -13,6 +13,19 @@ static void set(int fd, int level, int option, int value)
 	(void)setsockopt(fd, level, option, &value, sizeof(value));
 }
 
+static void set_linger(int fd, bool reset_at_close)
+{
+	struct linger linger = {.l_onoff = reset_at_close, .l_linger = 0};
+
+	/* AF_UNIX takes it and knows no reset; TCP does not refuse it */
+	(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+}
+
+void listener_set_orderly_close(int fd)
+{
+	set_linger(fd, false);
+}
+
 static bool is_tcp(int fd)
 {
 	int protocol = 0;
@@ -27,6 +40,7 @@ void listener_set_options(int fd, uint64_t keepalive_idle_usec)
 	set(fd, SOL_SOCKET, SO_OOBINLINE, 1);
 	if (!is_tcp(fd))
 		return;
+	set_linger(fd, true);
 	set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 	set(fd, SOL_SOCKET, SO_KEEPALIVE, keepalive_idle_usec != USEC_INFINITY);
 	if (keepalive_idle_usec == USEC_INFINITY)

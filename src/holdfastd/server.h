@@ -13,10 +13,9 @@
 #include "holdfastd/options.h"
 #include "vault/adopt.h"
 
-/* sysexits of our own; the unit's RestartPreventExitStatus= names both. */
 enum exit_status {
 	EXIT_STATUS_USAGE = 2, /* bad command line, or not started as it must be */
-	EXIT_STATUS_IDLE = 77, /* --exit-idle-time= */
+	EXIT_STATUS_IDLE = 77, /* --exit-idle-time=; the unit's RestartPreventExitStatus= */
 };
 
 /*

@@ -95,10 +95,19 @@ void worker_wait_for_pipe(struct worker *worker, struct connection *connection)
 	if (connection->is_waiting_for_pipe)
 		return;
 	connection->is_waiting_for_pipe = true;
+	if (TAILQ_EMPTY(&worker->pipe_waiters))
+		worker->pipes_since_usec = worker->now_usec;
 	TAILQ_INSERT_TAIL(&worker->pipe_waiters, connection, pipe_entry);
+}
+
+/* A moment without pipes is nothing: the vault's next parcel may be under way. */
+static void say_no_pipes(struct worker *worker)
+{
+	if (worker->now_usec - worker->pipes_since_usec < PIPE_SAY_USEC)
+		return;
 	worker_limit_reached(worker->shared, LIMIT_PIPES,
-			     "No pipe can be made for a connection's bytes just now: they wait; "
-			     "see LimitNOFILE= and FileDescriptorStoreMax=");
+			     "No pipe can be made for a connection's bytes: they wait; see "
+			     "LimitNOFILE= and FileDescriptorStoreMax=");
 }
 
 static void clear_ready(struct worker *worker, struct connection *connection)
@@ -431,6 +440,8 @@ static void run_pipe_waiters(struct worker *worker)
 		connection_advance(connection);
 		again = connection != last && !connection->is_waiting_for_pipe;
 	}
+	if (!TAILQ_EMPTY(&worker->pipe_waiters))
+		say_no_pipes(worker);
 }
 
 static void take_written(struct worker *worker)

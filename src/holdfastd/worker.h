@@ -24,6 +24,8 @@
 /* How long accepting rests after the kernel refused a resource. */
 #define ACCEPT_RETRY_USEC (100 * USEC_PER_MSEC)
 #define PIPE_RETRY_USEC (50 * USEC_PER_MSEC)
+/* How long connections may wait for a pipe before that is said. */
+#define PIPE_SAY_USEC (1 * USEC_PER_SEC)
 #define LOOK_AGAIN_USEC (5 * USEC_PER_MSEC)
 
 #define LIMIT_QUIET_USEC (10 * USEC_PER_SEC)
@@ -75,6 +77,7 @@ struct worker {
 	struct connection_list all;
 	struct connection_list ready;
 	struct connection_list pipe_waiters;
+	uint64_t pipes_since_usec; /* since when there are any */
 	struct connection_list connecting; /* by since_usec */
 	struct connection_list soon; /* to be looked at every LOOK_AGAIN_USEC */
 	uint64_t soon_usec;	     /* when next */

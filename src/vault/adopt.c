@@ -312,11 +312,13 @@ static bool has_lost_generation(const struct vault *vault, uint32_t slot)
 static void abort_entries_of_lost(struct adoption *adoption, uint32_t index)
 {
 	struct vault *vault = adoption->vault;
+	int store_fd = vault->parcels[index].store_fd;
 	struct parcel_entry entry;
+	int r;
 
-	if (parcel_rewind(vault->parcels[index].store_fd, 0) < 0)
+	if (parcel_rewind(store_fd, 0) < 0)
 		return;
-	while (parcel_peek(vault->parcels[index].store_fd, &entry) == PARCEL_ENTRY) {
+	while ((r = parcel_peek(store_fd, &entry)) > 0 && r != PARCEL_CROWDED) {
 		const struct label *label = &entry.label;
 
 		if (label_is_sane(label, vault->n_adopted) &&

@@ -285,3 +285,27 @@ def test_damaged_number_of_slots_resets_what_is_beyond(stage, n_used):
             connection.close()
     with instance.connect() as client:
         assert echoes(client)
+
+
+# The store released
+
+
+@pytest.mark.parametrize("service", ["echo", "relay"])
+def test_stop_is_a_reset_and_no_end(stage, service):
+    """What is cut off when the manager closes the store must not look like a whole."""
+    with stage.upstream() as upstream, streams.Loop() as loop:
+        relayed = service == "relay"
+        instance = stage.start(f"relay {upstream.address}" if relayed else "echo")
+        stream = streams.Stream(1)
+        expected = streams.reply_to(stream) if relayed else stream
+        pump = loop.add(streams.Pump(instance.connect(), stream, expected))
+        with instance.connect() as idle:
+            loop.wait_received(pump, MEGABYTE)
+            instance.stop()
+            loop.wait_ended(pump)
+            assert streams.is_reset(pump.error), pump.error
+            idle.settimeout(stages.PATIENCE_SECONDS)
+            assert read_to_end(idle) == (b"", True)
+        if relayed:
+            upstream.loop.wait_ended(*upstream.pumps)
+            assert all(streams.is_reset(one.error) for one in upstream.pumps)
