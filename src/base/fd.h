@@ -16,7 +16,8 @@ static inline int fd_close(int fd)
 	if (fd >= 0) {
 		int saved_errno = errno;
 
-		/* Linux frees the slot whatever close() returns; there is nothing to retry */
+		/* Linux frees the slot whatever close() returns; there is nothing to
+		 * retry */
 		(void)close(fd);
 		errno = saved_errno;
 	}

@@ -53,11 +53,12 @@ static void entry_add_owned(struct log_entry *entry, char *text, size_t size)
 		free(text);
 		return;
 	}
-	entry->fields[entry->n_fields++] = (struct iovec){.iov_base = text, .iov_len = size};
+	entry->fields[entry->n_fields++] =
+		(struct iovec){.iov_base = text, .iov_len = size};
 }
 
-__attribute__((format(printf, 2, 0)))
-static void entry_add_format(struct log_entry *entry, const char *format, va_list arguments)
+__attribute__((format(printf, 2, 0))) static void entry_add_format(
+	struct log_entry *entry, const char *format, va_list arguments)
 {
 	char *text;
 	int r = vasprintf(&text, format, arguments);
@@ -168,8 +169,8 @@ static int entry_write(const struct log_entry *entry)
 		return entry_write_stderr(entry);
 
 	/*
-	 * sd_journal_sendv() returns success where there is no journal socket at all, which
-	 * would lose a tracked entry
+	 * sd_journal_sendv() returns success where there is no journal socket at all,
+	 * which would lose a tracked entry
 	 */
 	if (entry->done && access(JOURNAL_SOCKET, F_OK) < 0)
 		return -errno;
@@ -319,9 +320,9 @@ bool log_is_level_enabled(int level)
 int log_level_from_string(const char *text)
 {
 	static const char *const names[] = {
-		[LOG_EMERG] = "emerg",	   [LOG_ALERT] = "alert",   [LOG_CRIT] = "crit",
-		[LOG_ERR] = "err",	   [LOG_WARNING] = "warning", [LOG_NOTICE] = "notice",
-		[LOG_INFO] = "info",	   [LOG_DEBUG] = "debug",
+		[LOG_EMERG] = "emerg", [LOG_ALERT] = "alert",     [LOG_CRIT] = "crit",
+		[LOG_ERR] = "err",     [LOG_WARNING] = "warning", [LOG_NOTICE] = "notice",
+		[LOG_INFO] = "info",   [LOG_DEBUG] = "debug",
 	};
 
 	for (int level = LOG_EMERG; level <= LOG_DEBUG; level++)
@@ -340,7 +341,8 @@ static bool stderr_is_journal(void)
 
 	if (!text || sscanf(text, "%llu:%llu", &device, &inode) != 2)
 		return false;
-	return fstat(STDERR_FILENO, &st) == 0 && st.st_dev == device && st.st_ino == inode;
+	return fstat(STDERR_FILENO, &st) == 0 && st.st_dev == device &&
+	       st.st_ino == inode;
 }
 
 void log_init(void)

@@ -4,10 +4,10 @@
  * the <n> prefixes of sd-daemon(3).
  *
  * The journal may be slow or stopped, and bytes must go on moving meanwhile. So once
- * log_start() has run, entries go through a thread of their own and a bounded queue: a line
- * that finds the queue full is dropped, counted, and the count is said later. Tracked
- * entries (struct log_entry with a done callback) are never dropped: they are tried until
- * they are written, and their owner waits for the callback.
+ * log_start() has run, entries go through a thread of their own and a bounded queue: a
+ * line that finds the queue full is dropped, counted, and the count is said later.
+ * Tracked entries (struct log_entry with a done callback) are never dropped: they are
+ * tried until they are written, and their owner waits for the callback.
  *
  * Before log_start(), and in programs that never call it, entries are written at once by
  * the calling thread.
@@ -46,19 +46,19 @@ void log_entry_init(struct log_entry *entry, int level);
 void log_entry_done(struct log_entry *entry);
 
 /*
- * Adds a field from a format, "NAME=%s". A field beyond LOG_FIELDS_MAX, or one for which there
- * is no memory, is left out: a shorter line is better than none.
+ * Adds a field from a format, "NAME=%s". A field beyond LOG_FIELDS_MAX, or one for which
+ * there is no memory, is left out: a shorter line is better than none.
  */
-__attribute__((format(printf, 2, 3)))
-void log_entry_add(struct log_entry *entry, const char *format, ...);
+__attribute__((format(printf, 2, 3))) void log_entry_add(struct log_entry *entry,
+							 const char *format, ...);
 
 /* Adds a field whose value is binary: copies value. name has no '='. */
 void log_entry_add_data(struct log_entry *entry, const char *name, const void *value,
 			size_t size);
 
 /*
- * Queues entry, which stays the caller's memory: it must live until entry->done was called.
- * Never dropped, never blocks once the thread runs.
+ * Queues entry, which stays the caller's memory: it must live until entry->done was
+ * called. Never dropped, never blocks once the thread runs.
  */
 void log_entry_submit(struct log_entry *entry);
 
@@ -66,15 +66,16 @@ void log_entry_submit(struct log_entry *entry);
  * Logs a line with fields already in entry (heap memory, given away) and the text as
  * MESSAGE=. Lines less important than the maximum level are freed and forgotten.
  */
-__attribute__((format(printf, 2, 0)))
-void log_line_submit(struct log_entry *entry, const char *format, va_list arguments);
+__attribute__((format(printf, 2, 0))) void log_line_submit(struct log_entry *entry,
+							   const char *format,
+							   va_list arguments);
 
 /* A new heap entry for log_line_submit(); NULL without memory or if level is not logged. */
 struct log_entry *log_line_new(int level, const char *message_id);
 
 /* Logs one line with no fields of its own. message_id may be NULL. */
-__attribute__((format(printf, 3, 4)))
-void log_line(int level, const char *message_id, const char *format, ...);
+__attribute__((format(printf, 3, 4))) void log_line(int level, const char *message_id,
+						    const char *format, ...);
 
 #define log_error(...) log_line(LOG_ERR, NULL, __VA_ARGS__)
 #define log_warning(...) log_line(LOG_WARNING, NULL, __VA_ARGS__)

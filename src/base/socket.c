@@ -45,8 +45,8 @@ static int get_info(int fd, struct tcp_info *ret_info)
 }
 
 /*
- * The two counts come by two calls, and a live peer may send in between: so both are asked
- * until the first has not changed over the second.
+ * The two counts come by two calls, and a live peer may send in between: so both are
+ * asked until the first has not changed over the second.
  */
 static int get_info_and_unread(int fd, struct tcp_info *ret_info, int *ret_unread)
 {
@@ -106,27 +106,30 @@ bool socket_is_at_urgent(int fd)
 	return ioctl(fd, SIOCATMARK, &at_mark) == 0 && at_mark;
 }
 
-static void format_unix(const struct sockaddr_un *address, socklen_t length, char *ret_text,
-			size_t size)
+static void format_unix(const struct sockaddr_un *address, socklen_t length,
+			char *ret_text, size_t size)
 {
 	int path_length = (int)(length - offsetof(struct sockaddr_un, sun_path));
 
 	if (path_length <= 0)
 		(void)snprintf(ret_text, size, "unnamed");
 	else if (address->sun_path[0] == '\0')
-		(void)snprintf(ret_text, size, "@%.*s", path_length - 1, address->sun_path + 1);
+		(void)snprintf(ret_text, size, "@%.*s", path_length - 1,
+			       address->sun_path + 1);
 	else
 		(void)snprintf(ret_text, size, "%.*s", path_length, address->sun_path);
 }
 
-/* The address in the form that people type it in; an IPv4 peer of an IPv6 socket as IPv4. */
+/* The address in the form that people type it in; an IPv4 peer of an IPv6 socket as IPv4.
+ */
 static void format_inet6(const struct sockaddr_in6 *address, char *ret_text, size_t size)
 {
 	char text[INET6_ADDRSTRLEN];
 	bool mapped = IN6_IS_ADDR_V4MAPPED(&address->sin6_addr);
 
 	if (mapped)
-		(void)inet_ntop(AF_INET, &address->sin6_addr.s6_addr[12], text, sizeof(text));
+		(void)inet_ntop(AF_INET, &address->sin6_addr.s6_addr[12], text,
+				sizeof(text));
 	else
 		(void)inet_ntop(AF_INET6, &address->sin6_addr, text, sizeof(text));
 	(void)snprintf(ret_text, size, mapped ? "%s:%u" : "[%s]:%u", text,

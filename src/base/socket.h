@@ -14,9 +14,9 @@
 void socket_abort(int fd);
 
 struct socket_counts {
-	bool is_closed;	    /* TCP_CLOSE: nothing goes in or out any more */
+	bool is_closed;     /* TCP_CLOSE: nothing goes in or out any more */
 	bool is_connecting; /* TCP_SYN_SENT */
-	bool has_fin;	    /* the peer's FIN is surely among n_received (CLOSE_WAIT and so on) */
+	bool has_fin; /* the peer's FIN is surely among n_received (CLOSE_WAIT and so on) */
 	uint64_t n_taken; /* bytes that were read from it, plus 1 if a FIN was received */
 };
 

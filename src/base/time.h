@@ -10,8 +10,8 @@
 #define USEC_INFINITY UINT64_MAX
 
 /*
- * CLOCK_MONOTONIC in microseconds. It goes on over a restart of the process, so that times
- * in the ledger can be compared by the next process of the same boot.
+ * CLOCK_MONOTONIC in microseconds. It goes on over a restart of the process, so that
+ * times in the ledger can be compared by the next process of the same boot.
  */
 static inline uint64_t time_now_usec(void)
 {

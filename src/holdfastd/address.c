@@ -12,7 +12,8 @@
 
 static int refuse(const char *text, const char *why, char *ret_error, size_t error_size)
 {
-	(void)snprintf(ret_error, error_size, "upstream '%s': %s; give " ACCEPTED, text, why);
+	(void)snprintf(ret_error, error_size, "upstream '%s': %s; give " ACCEPTED, text,
+		       why);
 	return -EINVAL;
 }
 
@@ -48,7 +49,8 @@ static int parse_path(const char *text, struct address *ret_address, char *ret_e
 	struct address address = {.is_path = true};
 
 	if (strlen(text) >= sizeof(((struct sockaddr_un *)0)->sun_path))
-		return refuse(text, "the path is longer than 107 bytes", ret_error, error_size);
+		return refuse(text, "the path is longer than 107 bytes", ret_error,
+			      error_size);
 	memcpy(address.host, text, strlen(text) + 1);
 	*ret_address = address;
 	return 0;
@@ -65,8 +67,8 @@ int address_parse(const char *text, struct address *ret_address, char *ret_error
 	if (text[0] == '/')
 		return parse_path(text, ret_address, ret_error, error_size);
 	if (!colon || !is_port(colon + 1))
-		return refuse(text, "the port (1 to 65535) is missing or wrong", ret_error,
-			      error_size);
+		return refuse(text, "the port (1 to 65535) is missing or wrong",
+			      ret_error, error_size);
 	length = (size_t)(colon - text);
 	if (bracketed) {
 		if (length < 2 || colon[-1] != ']')
@@ -76,7 +78,8 @@ int address_parse(const char *text, struct address *ret_address, char *ret_error
 		length -= 2;
 	}
 	if (!is_host(host, length, bracketed))
-		return refuse(text, "the host is missing or has characters that no host has",
+		return refuse(text,
+			      "the host is missing or has characters that no host has",
 			      ret_error, error_size);
 	memcpy(address.host, host, length);
 	memcpy(address.port, colon + 1, strlen(colon + 1) + 1);

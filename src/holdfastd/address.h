@@ -10,7 +10,8 @@
 
 struct address {
 	bool is_path;
-	char host[ADDRESS_HOST_SIZE]; /* a name or a number; or the path, at most 107 bytes */
+	char host[ADDRESS_HOST_SIZE]; /* a name or a number; or the path, at most 107
+					 bytes */
 	char port[ADDRESS_PORT_SIZE]; /* decimal, 1..65535 */
 };
 

@@ -23,8 +23,8 @@ static const uint32_t reset_flags[CONNECTION_PEERS] = {
 	[PEER_UPSTREAM] = SLOT_UPSTREAM_RESET,
 };
 
-void connection_log(const struct connection *connection, int level, const char *message_id,
-		    const char *format, ...)
+void connection_log(const struct connection *connection, int level,
+		    const char *message_id, const char *format, ...)
 {
 	struct log_entry *entry = log_line_new(level, message_id);
 	char name[SOCKET_NAME_SIZE];
@@ -103,9 +103,11 @@ static void end_in_order(struct connection *connection)
 
 void connection_abort(struct connection *connection, const char *why)
 {
-	connection_log(connection, LOG_DEBUG, MESSAGE_RESET, "Connection %llu was reset: %s",
+	connection_log(connection, LOG_DEBUG, MESSAGE_RESET,
+		       "Connection %llu was reset: %s",
 		       (unsigned long long)connection->record->id, why);
-	/* First the ledger, so that a crash between the two resets does not leave one side */
+	/* First the ledger, so that a crash between the two resets does not leave one
+	 * side */
 	atomic_fetch_or(&connection->record->flags, SLOT_ABORTED);
 	unwatch(connection);
 	for (size_t i = 0; i < CONNECTION_PEERS; i++)
@@ -147,7 +149,8 @@ static struct flow *flow_out_of(struct connection *connection, const struct peer
 
 static bool has_failed(const struct connection *connection)
 {
-	return connection->peers[PEER_CLIENT].failed || connection->peers[PEER_UPSTREAM].failed;
+	return connection->peers[PEER_CLIENT].failed ||
+	       connection->peers[PEER_UPSTREAM].failed;
 }
 
 static void kill_flows_into_failed(struct connection *connection)
@@ -215,12 +218,14 @@ static void linger_on(struct connection *connection)
 		worker_set_soon(connection->worker, connection);
 }
 
-/* Until then, what the other side sends is still thrown away: it may read only after it wrote. */
+/* Until then, what the other side sends is still thrown away: it may read only after it
+ * wrote. */
 static void throw_away_lost(struct connection *connection)
 {
 	for (unsigned i = 0; i < connection->n_flows; i++)
 		if (connection->flows[i].state == FLOW_LOST &&
-		    flow_move(&connection->flows[i], &connection->worker->pipes) == FLOW_HAS_MORE)
+		    flow_move(&connection->flows[i], &connection->worker->pipes) ==
+			    FLOW_HAS_MORE)
 			worker_set_ready(connection->worker, connection);
 }
 
@@ -269,7 +274,8 @@ static void move(struct connection *connection)
 		note_active(connection);
 	}
 	if (has_failed(connection) && !had_failed) {
-		/* There may be no further event, and what the peer has left is to be read */
+		/* There may be no further event, and what the peer has left is to be read
+		 */
 		worker_set_ready(worker, connection);
 		connection->since_usec = worker->now_usec;
 		worker_set_failing(worker, connection);
@@ -321,7 +327,8 @@ void connection_set_in_hand(struct connection *connection, bool in_hand)
 	struct worker *worker = connection->worker;
 	slot_ref ref = slot_ref_make(connection->slot, connection->record->generation);
 
-	atomic_store_explicit(&worker->shared->vault->ledger.header->in_hand[worker->index],
+	atomic_store_explicit(&worker->shared->vault->ledger.header
+				       ->in_hand[worker->index],
 			      in_hand ? ref : 0, memory_order_relaxed);
 }
 
@@ -521,14 +528,16 @@ static bool has_moved(const struct connection *connection)
 	return false;
 }
 
-static int check_adopted(const struct connection *connection, const struct adopted_entry *entry,
+static int check_adopted(const struct connection *connection,
+			 const struct adopted_entry *entry,
 			 struct pool_pipe *pipes[LEDGER_FLOWS])
 {
 	uint32_t flags = connection->record->flags;
 
 	if (flags & SLOT_ABORTED)
 		return -ECONNABORTED;
-	if (connection->service == SERVICE_RELAY && entry->n_fds < 2 && flags & SLOT_CONNECTED)
+	if (connection->service == SERVICE_RELAY && entry->n_fds < 2 &&
+	    flags & SLOT_CONNECTED)
 		return -EBADMSG;
 	if (connection->service != SERVICE_RELAY && entry->n_fds != 1)
 		return -EBADMSG;
@@ -559,7 +568,8 @@ static int adopt_peers(struct connection *connection)
 	return 0;
 }
 
-static int adopt_flows(struct connection *connection, struct pool_pipe *pipes[LEDGER_FLOWS])
+static int adopt_flows(struct connection *connection,
+		       struct pool_pipe *pipes[LEDGER_FLOWS])
 {
 	for (unsigned i = 0; i < connection->n_flows; i++) {
 		int r = flow_adopt(&connection->flows[i], pipes[i]);
@@ -594,7 +604,8 @@ static void discard_pipes(struct worker *worker, struct pool_pipe *pipes[LEDGER_
 			pipe_pool_discard(&worker->pipes, pipes[i]);
 }
 
-static void refuse_entry(struct worker *worker, uint32_t slot, struct adopted_entry *entry)
+static void refuse_entry(struct worker *worker, uint32_t slot,
+			 struct adopted_entry *entry)
 {
 	for (int i = 0; i < entry->n_fds; i++) {
 		socket_abort(entry->fds[i]);
@@ -611,7 +622,8 @@ int connection_adopt(struct worker *worker, uint32_t slot, struct adopted_entry 
 	int r;
 
 	if (service_is_known(record->service))
-		connection = connection_new(worker, slot, (enum service_kind)record->service);
+		connection =
+			connection_new(worker, slot, (enum service_kind)record->service);
 	if (!connection) {
 		discard_pipes(worker, pipes);
 		refuse_entry(worker, slot, entry);

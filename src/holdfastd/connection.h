@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A connection: a client and, in a relay, its upstream; the flows between them; its slot in
- * the ledger. One worker owns it from accept or adopt to its end.
+ * A connection: a client and, in a relay, its upstream; the flows between them; its slot
+ * in the ledger. One worker owns it from accept or adopt to its end.
  *
  * Events change state, actions do not: epoll's events are noted in the peers, then
- * connection_advance() moves what can be moved and sees what has come of it, and at last what
- * to wait for is computed anew.
+ * connection_advance() moves what can be moved and sees what has come of it, and at last
+ * what to wait for is computed anew.
  *
  * How it ends. In order: each flow has delivered its source's end, then both sockets are
- * closed. By a reset: a peer that failed is the end of the flow into it; the flow out of it
- * delivers what is pending, and once the other side's kernel has acknowledged that (or it
- * fails too, or has taken nothing for LINGER_USEC_MAX), the other side is reset. So a reset
- * never overtakes bytes, and an error never looks like an orderly end; but for an AF_UNIX side,
- * which can't be reset: it sees an end (tests/kernel/unix-end-while-parked.c).
+ * closed. By a reset: a peer that failed is the end of the flow into it; the flow out of
+ * it delivers what is pending, and once the other side's kernel has acknowledged that (or
+ * it fails too, or has taken nothing for LINGER_USEC_MAX), the other side is reset. So a
+ * reset never overtakes bytes, and an error never looks like an orderly end; but for an
+ * AF_UNIX side, which can't be reset: it sees an end
+ * (tests/kernel/unix-end-while-parked.c).
  */
 #pragma once
 
@@ -38,11 +39,12 @@ TAILQ_HEAD(connection_list, connection);
 #define LINGER_USEC_MAX (60 * USEC_PER_SEC)
 
 enum connection_state {
-	CONNECTION_CONNECTING, /* relay: the upstream has not answered yet; no byte was read */
+	CONNECTION_CONNECTING, /* relay: the upstream has not answered yet; no byte was
+				  read */
 	CONNECTION_OPEN,
 	CONNECTION_LINGERING, /* to be reset once what was sent has arrived */
-	CONNECTION_CLOSED,    /* everything is given back; only the memory is left, until the
-			       * batch of events that may name it is over */
+	CONNECTION_CLOSED, /* everything is given back; only the memory is left, until the
+			    * batch of events that may name it is over */
 };
 
 enum {
@@ -71,13 +73,13 @@ struct connection {
 	uint64_t active_usec;
 	uint64_t n_moved_noted; /* as of active_usec */
 
-	bool is_ready;	/* in the worker's list of those with more to do */
+	bool is_ready; /* in the worker's list of those with more to do */
 	bool is_waiting_for_pipe;
 	TAILQ_ENTRY(connection) ready_entry;
 	TAILQ_ENTRY(connection) pipe_entry;
 	struct connection_list *timer_list; /* of the worker, or NULL */
 	TAILQ_ENTRY(connection) timer_entry;
-	TAILQ_ENTRY(connection) all_entry;   /* all of the worker's, or the closed ones */
+	TAILQ_ENTRY(connection) all_entry; /* all of the worker's, or the closed ones */
 };
 
 /*
@@ -86,17 +88,17 @@ struct connection {
 void connection_open(struct worker *worker, int client_fd);
 
 /*
- * Goes on with a connection of the last process. Takes the fds of entry and pipes over in any
- * case. pipes: of each flow, NULL if the ledger names none. active_usec: when its last byte
- * moved, for the idle timeout.
- * Returns 0, or a negative errno where it can't be continued exactly: it was reset then.
+ * Goes on with a connection of the last process. Takes the fds of entry and pipes over in
+ * any case. pipes: of each flow, NULL if the ledger names none. active_usec: when its
+ * last byte moved, for the idle timeout. Returns 0, or a negative errno where it can't be
+ * continued exactly: it was reset then.
  */
 int connection_adopt(struct worker *worker, uint32_t slot, struct adopted_entry *entry,
 		     struct pool_pipe *pipes[LEDGER_FLOWS], uint64_t active_usec);
 
 /*
- * Whether its worker is handling it: the ledger tells the next process if this one crashes
- * meanwhile.
+ * Whether its worker is handling it: the ledger tells the next process if this one
+ * crashes meanwhile.
  */
 void connection_set_in_hand(struct connection *connection, bool in_hand);
 
@@ -125,6 +127,6 @@ uint64_t connection_pending(const struct connection *connection);
  * Logs about a connection, with the fields that all its lines have: HOLDFAST_CONNECTION,
  * HOLDFAST_PEER, HOLDFAST_LISTENER, HOLDFAST_SERVICE.
  */
-__attribute__((format(printf, 4, 5)))
-void connection_log(const struct connection *connection, int level, const char *message_id,
-		    const char *format, ...);
+__attribute__((format(printf, 4, 5))) void connection_log(
+	const struct connection *connection, int level, const char *message_id,
+	const char *format, ...);

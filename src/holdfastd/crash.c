@@ -18,7 +18,8 @@ static void handle(int signal, siginfo_t *info, void *context)
 
 void crash_init(struct ledger_header *header)
 {
-	static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGSYS, SIGTRAP};
+	static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE,
+				      SIGABRT, SIGSYS, SIGTRAP};
 	struct sigaction action = {
 		.sa_sigaction = handle,
 		.sa_flags = SA_SIGINFO | (int)SA_RESETHAND,

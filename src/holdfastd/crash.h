@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * When the process crashes (a signal that is a bug's, or the watchdog's), the ledger gets told
- * which, and which worker it was. The next process then knows what was in hand, and counts:
- * a connection that is in hand at crash after crash is quarantined. A SIGKILL or SIGTERM is
- * nobody's bug, leaves no mark and counts for nothing.
+ * When the process crashes (a signal that is a bug's, or the watchdog's), the ledger gets
+ * told which, and which worker it was. The next process then knows what was in hand, and
+ * counts: a connection that is in hand at crash after crash is quarantined. A SIGKILL or
+ * SIGTERM is nobody's bug, leaves no mark and counts for nothing.
  */
 #pragma once
 

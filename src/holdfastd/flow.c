@@ -55,9 +55,9 @@ static void return_pipe_if_empty(struct flow *flow, struct pipe_pool *pool)
 }
 
 /*
- * Carries the byte at the urgent mark into the pipe by hand. The ledger says first that it is
- * in hand, where it is in the stream, and how much the pipe held: so flow_adopt() can tell
- * whether it is in the pipe, and whether it is still in the socket as well.
+ * Carries the byte at the urgent mark into the pipe by hand. The ledger says first that
+ * it is in hand, where it is in the stream, and how much the pipe held: so flow_adopt()
+ * can tell whether it is in the pipe, and whether it is still in the socket as well.
  */
 static ssize_t pass_urgent(struct flow *flow)
 {
@@ -137,12 +137,13 @@ int flow_adopt(struct flow *flow, struct pool_pipe *pipe)
 		atomic_store(&flow_record(flow)->n_read,
 			     counts.n_taken - (counts.has_fin ? 1 : 0));
 	/*
-	 * A closed socket without a FIN among its bytes was reset, also where the call that
-	 * learned it was the last thing that the last process did
+	 * A closed socket without a FIN among its bytes was reset, also where the call
+	 * that learned it was the last thing that the last process did
 	 * (tests/kernel/tcp-info-tells-reset-from-fin.c). n_read is exact then, since
 	 * that call moved no bytes.
 	 */
-	else if (has_error(flow->source->fd) || counts.n_taken <= flow_record(flow)->n_read)
+	else if (has_error(flow->source->fd) ||
+		 counts.n_taken <= flow_record(flow)->n_read)
 		peer_fail(flow->source);
 	return 0;
 }
@@ -165,9 +166,9 @@ static ssize_t fill_once(struct flow *flow, size_t max)
 }
 
 /*
- * What splice says when it moves nothing is not the whole truth: at the mark of an urgent byte
- * behind which the stream has ended, it tells the end (0, or the error) and not EAGAIN, though
- * bytes are left (tests/kernel/tcp-urgent-stops-splice.c).
+ * What splice says when it moves nothing is not the whole truth: at the mark of an urgent
+ * byte behind which the stream has ended, it tells the end (0, or the error) and not
+ * EAGAIN, though bytes are left (tests/kernel/tcp-urgent-stops-splice.c).
  */
 static ssize_t fill_past_urgent(struct flow *flow, size_t max)
 {
@@ -200,8 +201,9 @@ ssize_t flow_fill(struct flow *flow, struct pipe_pool *pool, size_t max)
 					  memory_order_relaxed);
 		return n;
 	}
-	/* What has failed and has nothing more to give will never have: an AF_UNIX peer that
-	 * has shut down its reading makes us fail in writing, yet its end is never told */
+	/* What has failed and has nothing more to give will never have: an AF_UNIX peer
+	 * that has shut down its reading makes us fail in writing, yet its end is never
+	 * told */
 	if (n == 0 || is_error(n) || (n == -EAGAIN && flow->source->failed))
 		flow->state = FLOW_ENDING;
 	return_pipe_if_empty(flow, pool);
@@ -233,7 +235,8 @@ static void drain(struct flow *flow, struct pipe_pool *pool)
 	ssize_t n = drain_once(flow);
 
 	if (n > 0) {
-		/* A short write means that there is no more room; the event will tell when */
+		/* A short write means that there is no more room; the event will tell
+		 * when */
 		if ((size_t)n < flow->pending && !flow->sink->hung)
 			flow->sink->writable = false;
 		/* The pipe stays for the next round; flow_move() gives it back */
@@ -268,7 +271,8 @@ static void end(struct flow *flow)
 	flow->state = FLOW_ENDED;
 }
 
-/* Returns whether there may be more. Its bytes are nobody's: they may pass through memory. */
+/* Returns whether there may be more. Its bytes are nobody's: they may pass through
+ * memory. */
 static bool throw_away(struct flow *flow)
 {
 	char bytes[16 * 1024];

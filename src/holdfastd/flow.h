@@ -6,12 +6,12 @@
  * Bytes move by splice(2) and so are always in exactly one of three places in the kernel,
  * whenever the process is killed (tests/kernel/splice-survives-sigkill.c). The order that
  * makes the rest of it recoverable:
- * - the pipe's reference is in the ledger before the first splice into the pipe, and leaves
- *   it only after the pipe was seen empty;
- * - a pipe is filled only when it is empty (but for the log), so that EAGAIN from the source
- *   means "no data" and never "pipe full";
- * - n_read is counted after the call that moved the bytes: it is behind by one call at most,
- *   which adopt makes good from the kernel's own count.
+ * - the pipe's reference is in the ledger before the first splice into the pipe, and
+ * leaves it only after the pipe was seen empty;
+ * - a pipe is filled only when it is empty (but for the log), so that EAGAIN from the
+ * source means "no data" and never "pipe full";
+ * - n_read is counted after the call that moved the bytes: it is behind by one call at
+ * most, which adopt makes good from the kernel's own count.
  *
  * An urgent byte (TCP URG) stops splice at its mark. With SO_OOBINLINE it is part of the
  * stream, and is carried by hand: flow_fill() tells how.
@@ -31,11 +31,11 @@
 #define FLOW_ROUNDS_MAX 16
 
 enum flow_state {
-	FLOW_OPEN,    /* the source may have more */
-	FLOW_ENDING,  /* the source has ended; the pipe may still hold bytes */
-	FLOW_ENDED,   /* all was delivered, and the sink has been told so */
-	FLOW_LOST,    /* its sink is lost: what comes is thrown away, so that its source, which may
-		       * be waiting to send it, can read what there is for it */
+	FLOW_OPEN,   /* the source may have more */
+	FLOW_ENDING, /* the source has ended; the pipe may still hold bytes */
+	FLOW_ENDED,  /* all was delivered, and the sink has been told so */
+	FLOW_LOST,   /* its sink is lost: what comes is thrown away, so that its source,
+		      * which may   be waiting to send it, can read what there is for it */
 };
 
 struct flow {
@@ -43,14 +43,14 @@ struct flow {
 	struct peer *sink; /* NULL: the journal */
 	enum flow_state state;
 	struct pool_pipe *pipe; /* lent; NULL while nothing is pending */
-	size_t pending;		/* bytes in the pipe */
+	size_t pending;         /* bytes in the pipe */
 	struct ledger_slot *record;
-	unsigned index; /* of this flow in the record */
+	unsigned index;   /* of this flow in the record */
 	uint64_t n_moved; /* bytes delivered by this process */
 };
 
 enum flow_result {
-	FLOW_WAITS = 0,	     /* for an event of its source or sink, or it has ended */
+	FLOW_WAITS = 0,      /* for an event of its source or sink, or it has ended */
 	FLOW_HAS_MORE = 1,   /* it used up its rounds */
 	FLOW_NEEDS_PIPE = 2, /* there is no pipe to be had just now */
 };
@@ -59,15 +59,15 @@ void flow_init(struct flow *flow, struct peer *source, struct peer *sink,
 	       struct ledger_slot *record, unsigned index);
 
 /*
- * Takes up what the last process left: pipe is the one that the ledger names, NULL if none.
- * Settles an urgent byte that was in hand.
- * Returns 0, or -EIO if the pipe can't be asked.
+ * Takes up what the last process left: pipe is the one that the ledger names, NULL if
+ * none. Settles an urgent byte that was in hand. Returns 0, or -EIO if the pipe can't be
+ * asked.
  */
 int flow_adopt(struct flow *flow, struct pool_pipe *pipe);
 
 /*
- * Moves what can be moved. A failing peer gets failed set; the flow of a failed source ends
- * when its bytes are delivered. Returns enum flow_result.
+ * Moves what can be moved. A failing peer gets failed set; the flow of a failed source
+ * ends when its bytes are delivered. Returns enum flow_result.
  */
 int flow_move(struct flow *flow, struct pipe_pool *pool);
 
@@ -87,17 +87,17 @@ void flow_note_drained(struct flow *flow, struct pipe_pool *pool, size_t n);
 void flow_kill(struct flow *flow, struct pipe_pool *pool);
 
 /*
- * Swaps the lent pipe for one that holds the same bytes in as few slots as possible: a pipe
- * fills by slots as well as by bytes, and bytes that came one by one take a slot each.
- * scratch: as for flow_peek().
- * Returns 0, or -EBUSY or another negative errno; the flow is unchanged then.
+ * Swaps the lent pipe for one that holds the same bytes in as few slots as possible: a
+ * pipe fills by slots as well as by bytes, and bytes that came one by one take a slot
+ * each. scratch: as for flow_peek(). Returns 0, or -EBUSY or another negative errno; the
+ * flow is unchanged then.
  */
 int flow_repack(struct flow *flow, struct pipe_pool *pool, int scratch);
 
 /*
- * Copies the first up to size pending bytes to buffer, and leaves them in the pipe. scratch
- * is an empty pipe of both ends, non-blocking, and empty again afterwards. It should have as
- * many slots as any pool pipe: what does not fit is not copied.
- * Returns the number of bytes or a negative errno.
+ * Copies the first up to size pending bytes to buffer, and leaves them in the pipe.
+ * scratch is an empty pipe of both ends, non-blocking, and empty again afterwards. It
+ * should have as many slots as any pool pipe: what does not fit is not copied. Returns
+ * the number of bytes or a negative errno.
  */
 ssize_t flow_peek(const struct flow *flow, int scratch, void *buffer, size_t size);

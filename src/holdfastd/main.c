@@ -16,8 +16,8 @@
 #include "holdfastd/server.h"
 #include "vault/store.h"
 
-#define HOW_TO_START                                                                             \
-	"start it by socket activation: systemctl enable --now holdfast@8888.socket, or "         \
+#define HOW_TO_START                                                                      \
+	"start it by socket activation: systemctl enable --now holdfast@8888.socket, or " \
 	"holdfast-keeper --listen=8888 -- holdfastd log"
 
 /* How long a process that can't start at all lives on before it says so by its end. */
@@ -40,7 +40,8 @@ static void set_listener_flags(int fd, const struct options *options)
 	listener_set_options(fd, options->keepalive_idle_usec);
 }
 
-/* Listeners are told by what they are, stored fds by their names: the order means nothing. */
+/* Listeners are told by what they are, stored fds by their names: the order means
+ * nothing. */
 static int sort_passed(const struct options *options, struct passed *ret_passed)
 {
 	struct passed passed = {0};
@@ -69,9 +70,9 @@ static int sort_passed(const struct options *options, struct passed *ret_passed)
 }
 
 /*
- * A manager that passed us sockets will start us again, at once and with the same mistake, and
- * keeps the stored connections meanwhile: they live on when it has been mended. So the mistake
- * is made slowly.
+ * A manager that passed us sockets will start us again, at once and with the same
+ * mistake, and keeps the stored connections meanwhile: they live on when it has been
+ * mended. So the mistake is made slowly.
  */
 static int fail_slowly(int status)
 {
@@ -89,7 +90,7 @@ static int usage_error(const char *text)
 int main(int argc, char *argv[])
 {
 	static struct options options; /* threads read it until the process is gone */
-	static struct passed passed; /* as well */
+	static struct passed passed;   /* as well */
 	char error[512];
 	int r;
 
@@ -102,13 +103,15 @@ int main(int argc, char *argv[])
 	if (r == OPTIONS_HELP)
 		return fputs(options_help, stdout) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 	if (r == OPTIONS_VERSION)
-		return puts("holdfastd " HOLDFAST_VERSION) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+		return puts("holdfastd " HOLDFAST_VERSION) < 0 ? EXIT_FAILURE
+							       : EXIT_SUCCESS;
 	log_set_max_level(options.log_level);
 
 	r = sort_passed(&options, &passed);
 	if (r < 0) {
 		log_error("Can't take what was passed at the start: %s%s", strerror(-r),
-			  r == -EINVAL ? " (does a FileDescriptorName= have a colon?)" : "");
+			  r == -EINVAL ? " (does a FileDescriptorName= have a colon?)"
+				       : "");
 		return EXIT_FAILURE;
 	}
 	if (passed.n_listeners == 0)

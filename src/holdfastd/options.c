@@ -84,8 +84,8 @@ struct error {
 	size_t size;
 };
 
-__attribute__((format(printf, 2, 3)))
-static int refuse(const struct error *error, const char *format, ...)
+__attribute__((format(printf, 2, 3))) static int refuse(const struct error *error,
+							const char *format, ...)
 {
 	va_list arguments;
 
@@ -104,7 +104,8 @@ static int parse_number(const char *text, const char *option, unsigned long max,
 	if (length > 0 && length < 10 && strspn(text, "0123456789") == length)
 		number = strtoul(text, NULL, 10);
 	if (number < 1 || number > max)
-		return refuse(error, "--%s=%s: give a number from 1 to %lu", option, text, max);
+		return refuse(error, "--%s=%s: give a number from 1 to %lu", option, text,
+			      max);
 	*ret_number = number;
 	return 0;
 }
@@ -156,13 +157,15 @@ static int parse_time(const char *text, const char *option, const struct error *
 		      uint64_t *ret_usec)
 {
 	if (options_parse_usec(text, ret_usec) < 0)
-		return refuse(error,
-			      "--%s=%s: give a time above 0 such as 500ms, 30s, 5min, or infinity",
-			      option, text);
+		return refuse(
+			error,
+			"--%s=%s: give a time above 0 such as 500ms, 30s, 5min, or infinity",
+			option, text);
 	return 0;
 }
 
-static int parse_keepalive(const char *text, const struct error *error, uint64_t *ret_usec)
+static int parse_keepalive(const char *text, const struct error *error,
+			   uint64_t *ret_usec)
 {
 	if (strcmp(text, "no") == 0) {
 		*ret_usec = USEC_INFINITY;
@@ -171,7 +174,9 @@ static int parse_keepalive(const char *text, const struct error *error, uint64_t
 	/* The kernel counts in seconds up to 32767 (MAX_TCP_KEEPIDLE, include/net/tcp.h) */
 	if (options_parse_usec(text, ret_usec) < 0 || *ret_usec < USEC_PER_SEC ||
 	    *ret_usec > 32767 * USEC_PER_SEC)
-		return refuse(error, "--keepalive=%s: give a time from 1s to 32767s, or no", text);
+		return refuse(error,
+			      "--keepalive=%s: give a time from 1s to 32767s, or no",
+			      text);
 	return 0;
 }
 
@@ -218,18 +223,21 @@ static int parse_option(int option, const char *value, const struct error *error
 		options->n_threads = (unsigned)number;
 		return r;
 	case OPTION_CONNECTIONS_MAX:
-		r = parse_number(value, "connections-max", CONNECTIONS_MAX, error, &number);
+		r = parse_number(value, "connections-max", CONNECTIONS_MAX, error,
+				 &number);
 		options->connections_max = (unsigned)number;
 		return r;
 	case OPTION_IDLE_TIMEOUT:
-		return parse_time(value, "idle-timeout", error, &options->idle_timeout_usec);
+		return parse_time(value, "idle-timeout", error,
+				  &options->idle_timeout_usec);
 	case OPTION_CONNECT_TIMEOUT:
 		return parse_time(value, "connect-timeout", error,
 				  &options->connect_timeout_usec);
 	case OPTION_KEEPALIVE:
 		return parse_keepalive(value, error, &options->keepalive_idle_usec);
 	case OPTION_EXIT_IDLE_TIME:
-		return parse_time(value, "exit-idle-time", error, &options->exit_idle_usec);
+		return parse_time(value, "exit-idle-time", error,
+				  &options->exit_idle_usec);
 	case OPTION_LOG_LEVEL:
 		return parse_log_level(value, error, &options->log_level);
 	case 'h':
@@ -247,11 +255,13 @@ static int parse_service(int argc, char *argv[], const struct error *error,
 	int kind, n_wanted;
 
 	if (argc < 1)
-		return refuse(error, "no service was named: give log, echo or relay UPSTREAM "
-				     "(see --help)");
+		return refuse(error,
+			      "no service was named: give log, echo or relay UPSTREAM "
+			      "(see --help)");
 	kind = service_from_name(argv[0]);
 	if (kind < 0)
-		return refuse(error, "unknown service '%s': give log, echo or relay UPSTREAM",
+		return refuse(error,
+			      "unknown service '%s': give log, echo or relay UPSTREAM",
 			      argv[0]);
 	options->service = (enum service_kind)kind;
 	n_wanted = kind == SERVICE_RELAY ? 2 : 1;
@@ -261,8 +271,8 @@ static int parse_service(int argc, char *argv[], const struct error *error,
 	if (argc > n_wanted)
 		return refuse(error, "unexpected argument '%s' after the service",
 			      argv[n_wanted]);
-	return kind == SERVICE_RELAY ? address_parse(argv[1], &options->upstream, error->text,
-						     error->size)
+	return kind == SERVICE_RELAY ? address_parse(argv[1], &options->upstream,
+						     error->text, error->size)
 				     : 0;
 }
 

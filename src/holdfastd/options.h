@@ -26,12 +26,12 @@ struct options {
 	struct address upstream; /* relay only */
 	size_t buffer_bytes;
 	enum frame frame;
-	unsigned n_threads;		/* 0: as many as CPUs */
-	unsigned connections_max;	/* 0: from RLIMIT_NOFILE */
-	uint64_t idle_timeout_usec;	/* USEC_INFINITY: never */
-	uint64_t connect_timeout_usec;	/* for each address */
-	uint64_t keepalive_idle_usec;	/* USEC_INFINITY: no keepalive */
-	uint64_t exit_idle_usec;	/* USEC_INFINITY: never */
+	unsigned n_threads;            /* 0: as many as CPUs */
+	unsigned connections_max;      /* 0: from RLIMIT_NOFILE */
+	uint64_t idle_timeout_usec;    /* USEC_INFINITY: never */
+	uint64_t connect_timeout_usec; /* for each address */
+	uint64_t keepalive_idle_usec;  /* USEC_INFINITY: no keepalive */
+	uint64_t exit_idle_usec;       /* USEC_INFINITY: never */
 	int log_level;
 };
 
@@ -42,8 +42,8 @@ enum options_result {
 };
 
 /*
- * Parses argv into *ret_options. Returns enum options_result, or -EINVAL after writing one
- * line for a person to ret_error[error_size].
+ * Parses argv into *ret_options. Returns enum options_result, or -EINVAL after writing
+ * one line for a person to ret_error[error_size].
  */
 int options_parse(int argc, char *argv[], struct options *ret_options, char *ret_error,
 		  size_t error_size);
@@ -52,7 +52,7 @@ int options_parse(int argc, char *argv[], struct options *ret_options, char *ret
 extern const char options_help[];
 
 /*
- * Parses a time span: a number with an optional unit of us, ms, s (the default), min, h or d,
- * or "infinity". Returns 0, -EINVAL, or -ERANGE.
+ * Parses a time span: a number with an optional unit of us, ms, s (the default), min, h
+ * or d, or "infinity". Returns 0, -EINVAL, or -ERANGE.
  */
 int options_parse_usec(const char *text, uint64_t *ret_usec);

@@ -4,8 +4,8 @@
 #include <errno.h>
 #include <sys/epoll.h>
 
-void peer_init(struct peer *peer, struct connection *connection, _Atomic uint32_t *ledger_flags,
-	       uint32_t failed_flag)
+void peer_init(struct peer *peer, struct connection *connection,
+	       _Atomic uint32_t *ledger_flags, uint32_t failed_flag)
 {
 	*peer = (struct peer){
 		.connection = connection,
@@ -20,7 +20,7 @@ void peer_set_fd(struct peer *peer, int fd)
 	peer->fd = fd;
 	peer->is_watched = peer->urgent = peer->hung = peer->failed = false;
 	peer->readable = false; /* the first event will say */
-	peer->writable = true;	/* the first write will say */
+	peer->writable = true;  /* the first write will say */
 }
 
 void peer_fail(struct peer *peer)

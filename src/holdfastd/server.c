@@ -43,7 +43,7 @@ struct server {
 	uint32_t n_adopted;
 	uint64_t started_usec;
 	uint64_t last_alive_usec; /* the process before this one, as far as it is known */
-	uint64_t watchdog_usec; /* 0: none */
+	uint64_t watchdog_usec;   /* 0: none */
 	uint64_t rounds_seen[THREADS_MAX];
 	unsigned n_missed[THREADS_MAX]; /* checks in a row without a round in between */
 	char status[STATUS_SIZE];
@@ -94,7 +94,8 @@ static unsigned connections_max(const struct options *options, unsigned long fil
 		log_warning("--connections-max=%u needs more open files than the limit of %lu "
 			    "allows: %lu connections are served (raise LimitNOFILE=)",
 			    options->connections_max, files, most);
-	return options->connections_max < most ? options->connections_max : (unsigned)most;
+	return options->connections_max < most ? options->connections_max
+					       : (unsigned)most;
 }
 
 static unsigned n_threads(const struct options *options)
@@ -109,7 +110,8 @@ static unsigned n_threads(const struct options *options)
 	return n > THREADS_MAX ? THREADS_MAX : (unsigned)n;
 }
 
-static_assert(THREADS_MAX <= LEDGER_WORKERS_MAX, "the ledger names what each worker has in hand");
+static_assert(THREADS_MAX <= LEDGER_WORKERS_MAX,
+	      "the ledger names what each worker has in hand");
 
 /* ---- adopt ---- */
 
@@ -138,9 +140,11 @@ static void say_ledger(const struct adopt_report *report)
 	}
 	if (report->n_damaged > 0)
 		log_line(LOG_ERR, MESSAGE_LEDGER,
-			 "%u stored entries made no sense and were reset", report->n_damaged);
+			 "%u stored entries made no sense and were reset",
+			 report->n_damaged);
 	if (report->n_unknown_fds > 0)
-		log_warning("%u stored fds of unknown names were closed", report->n_unknown_fds);
+		log_warning("%u stored fds of unknown names were closed",
+			    report->n_unknown_fds);
 }
 
 static int compare_active(const void *a, const void *b, void *userdata)
@@ -209,13 +213,15 @@ static void quarantine(struct server *server, uint32_t slot, struct adopted_entr
 	packer_free_slot(&server->shared.workers[0].packer, slot);
 }
 
-/* When the last byte moved, not counting the time in which no process was there to move it. */
+/* When the last byte moved, not counting the time in which no process was there to move
+ * it. */
 static uint64_t active_usec(const struct server *server, uint32_t slot)
 {
 	uint64_t active = server->shared.vault->ledger.slots[slot].active_usec;
 	uint64_t away = server->started_usec - server->last_alive_usec;
 
-	if (server->last_alive_usec > server->started_usec || active > server->last_alive_usec)
+	if (server->last_alive_usec > server->started_usec ||
+	    active > server->last_alive_usec)
 		return server->started_usec;
 	return active + away;
 }
@@ -254,14 +260,16 @@ static void adopt_free_pipes(struct server *server)
 	struct vault *vault = server->shared.vault;
 
 	for (uint32_t slot = 0; slot < vault->n_adopted; slot++) {
-		struct worker *worker = &server->shared.workers[slot % server->shared.n_workers];
+		struct worker *worker =
+			&server->shared.workers[slot % server->shared.n_workers];
 		struct pool_pipe *pipe;
 		size_t pending;
 
 		if (vault->ledger.slots[slot].state != SLOT_PIPE)
 			continue;
 		pipe = take_pipe(worker,
-				 slot_ref_make(slot, vault->ledger.slots[slot].generation));
+				 slot_ref_make(slot,
+					       vault->ledger.slots[slot].generation));
 		if (!pipe)
 			continue;
 		if (pipe_get_pending(pipe->fd, &pending) == 0 && pending == 0)
@@ -280,11 +288,13 @@ static int adopt_all(struct server *server, uint64_t began_usec)
 	if (!list)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < n; i++)
-		server->n_adopted += adopt_connection(
-			server, &shared->workers[i % shared->n_workers], list[i], &pending);
+		server->n_adopted +=
+			adopt_connection(server, &shared->workers[i % shared->n_workers],
+					 list[i], &pending);
 	free(list);
 	adopt_free_pipes(server);
-	(void)adopt_done(shared->vault); /* what is left was in n_damaged or without fds */
+	(void)adopt_done(
+		shared->vault); /* what is left was in n_damaged or without fds */
 	n_refused = n - server->n_adopted;
 	if (n > 0) {
 		log_line(LOG_INFO, MESSAGE_ADOPTED, "recv tcpconn and read");
@@ -307,7 +317,8 @@ static void delay_after_crashes(const struct adopt_report *report)
 		  strsignal((int)report->crash_signal), report->n_crashes_in_row);
 	if (report->n_crashes_in_row < 2)
 		return;
-	for (uint32_t i = 2; i < report->n_crashes_in_row && delay < CRASH_DELAY_LAST_USEC; i++)
+	for (uint32_t i = 2;
+	     i < report->n_crashes_in_row && delay < CRASH_DELAY_LAST_USEC; i++)
 		delay *= 2;
 	if (delay > CRASH_DELAY_LAST_USEC)
 		delay = CRASH_DELAY_LAST_USEC;
@@ -386,7 +397,8 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata)
 	if (time_now_usec() - server->started_usec > SETTLED_USEC)
 		server->shared.vault->ledger.header->n_crashes_in_row = 0;
 	if (may_leave(server)) {
-		log_line(LOG_INFO, MESSAGE_STOPPING, "No connection for a while: leaving");
+		log_line(LOG_INFO, MESSAGE_STOPPING,
+			 "No connection for a while: leaving");
 		return sd_event_exit(server->event, EXIT_STATUS_IDLE);
 	}
 	(void)usec;
@@ -395,8 +407,9 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata)
 }
 
 /*
- * Three times in the timeout each worker is woken, and must have gone a round by the next time
- * or the one after it. Fed only if all have: a worker that hangs lets the manager end us.
+ * Three times in the timeout each worker is woken, and must have gone a round by the next
+ * time or the one after it. Fed only if all have: a worker that hangs lets the manager
+ * end us.
  */
 static int on_watchdog(sd_event_source *source, uint64_t usec, void *userdata)
 {
@@ -410,16 +423,19 @@ static int on_watchdog(sd_event_source *source, uint64_t usec, void *userdata)
 
 		server->n_missed[i] =
 			rounds == server->rounds_seen[i] ? server->n_missed[i] + 1 : 0;
-		/* Once may be this whole process's fault: it was stopped, or the machine was */
+		/* Once may be this whole process's fault: it was stopped, or the machine
+		 * was */
 		if (server->n_missed[i] > 1) {
 			all_alive = false;
-			log_line(LOG_ERR, MESSAGE_WATCHDOG, "Worker %u makes no progress", i);
+			log_line(LOG_ERR, MESSAGE_WATCHDOG, "Worker %u makes no progress",
+				 i);
 		}
 		server->rounds_seen[i] = rounds;
 		worker_wake(worker);
 	}
 	if (all_alive)
-		(void)sd_notify(0, "WATCHDOG=1"); /* missed, the next one is in time too */
+		(void)sd_notify(0,
+				"WATCHDOG=1"); /* missed, the next one is in time too */
 	(void)usec;
 	r = sd_event_source_set_time_relative(source, server->watchdog_usec / 3);
 	return r < 0 ? r : sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
@@ -446,7 +462,8 @@ static int add_timers(struct server *server)
 		return 0;
 	}
 	return sd_event_add_time_relative(server->event, NULL, CLOCK_MONOTONIC,
-					  server->watchdog_usec / 3, 0, on_watchdog, server);
+					  server->watchdog_usec / 3, 0, on_watchdog,
+					  server);
 }
 
 static int add_events(struct server *server)
@@ -458,7 +475,8 @@ static int add_events(struct server *server)
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
-		r = sd_event_add_signal(server->event, NULL, signals[i], on_signal, server);
+		r = sd_event_add_signal(server->event, NULL, signals[i], on_signal,
+					server);
 		if (r < 0)
 			return r;
 	}
@@ -497,7 +515,8 @@ static int start_workers(struct server *server)
 	return 0;
 }
 
-static int open_vault(struct server *server, const struct stored_fd *stored, size_t n_stored)
+static int open_vault(struct server *server, const struct stored_fd *stored,
+		      size_t n_stored)
 {
 	struct shared *shared = &server->shared;
 	unsigned n = n_threads(shared->options);
@@ -508,7 +527,8 @@ static int open_vault(struct server *server, const struct stored_fd *stored, siz
 		close_stored(stored, n_stored);
 		return r;
 	}
-	r = vault_adopt(shared->vault, stored, n_stored, LEDGER_SLOTS_MAX, &server->report);
+	r = vault_adopt(shared->vault, stored, n_stored, LEDGER_SLOTS_MAX,
+			&server->report);
 	if (r < 0)
 		return r;
 	say_ledger(&server->report);
@@ -530,8 +550,9 @@ static int stock_vault(struct server *server)
 	if (r != -ENOSPC)
 		return r;
 	if (server->n_adopted == 0 && server->report.n_parcels == 0) {
-		log_error("The service manager stores no file descriptors for this service: set "
-			  "FileDescriptorStoreMax=4096 in its unit");
+		log_error(
+			"The service manager stores no file descriptors for this service: set "
+			"FileDescriptorStoreMax=4096 in its unit");
 		return r;
 	}
 	worker_limit_reached(&server->shared, LIMIT_STORE,
@@ -546,7 +567,8 @@ static int resolve_upstream(struct server *server)
 
 	if (options->service != SERVICE_RELAY)
 		return 0;
-	return upstream_new(&options->upstream, wake_workers, server, &server->shared.upstream);
+	return upstream_new(&options->upstream, wake_workers, server,
+			    &server->shared.upstream);
 }
 
 static int start(struct server *server, const struct stored_fd *stored, size_t n_stored)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The server: the control plane, in the main thread. It adopts what the last process left,
- * starts the workers, and then handles signals, the watchdog, the status line and the vault's
- * chores. It never touches a byte.
+ * The server: the control plane, in the main thread. It adopts what the last process
+ * left, starts the workers, and then handles signals, the watchdog, the status line and
+ * the vault's chores. It never touches a byte.
  *
  * Stopping is crashing: SIGTERM ends the process at once, with nothing to be saved.
  */
@@ -15,12 +15,13 @@
 
 enum exit_status {
 	EXIT_STATUS_USAGE = 2, /* bad command line, or not started as it must be */
-	EXIT_STATUS_IDLE = 77, /* --exit-idle-time=; the unit's RestartPreventExitStatus= */
+	EXIT_STATUS_IDLE =
+		77, /* --exit-idle-time=; the unit's RestartPreventExitStatus= */
 };
 
 /*
- * Blocks the signals that the event loop takes, and ignores SIGPIPE: before the first thread
- * is made, since threads inherit it.
+ * Blocks the signals that the event loop takes, and ignores SIGPIPE: before the first
+ * thread is made, since threads inherit it.
  */
 void server_block_signals(void);
 

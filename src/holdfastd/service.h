@@ -4,8 +4,8 @@
 #include <stdbool.h>
 
 /*
- * What a connection is served with. The values are stored in the ledger: never reuse one. They
- * are far apart, so that damage does not turn one into another.
+ * What a connection is served with. The values are stored in the ledger: never reuse one.
+ * They are far apart, so that damage does not turn one into another.
  */
 enum service_kind {
 	SERVICE_LOG = 0x20474f4c,   /* "LOG " */

@@ -129,7 +129,8 @@ static void wait_for_next(struct upstream *upstream, time_t seconds)
 	until.tv_sec += seconds;
 	pthread_mutex_lock(&upstream->lock);
 	while (!upstream->refresh)
-		if (pthread_cond_timedwait(&upstream->wanted, &upstream->lock, &until) != 0)
+		if (pthread_cond_timedwait(&upstream->wanted, &upstream->lock, &until) !=
+		    0)
 			break;
 	upstream->refresh = false;
 	pthread_mutex_unlock(&upstream->lock);
@@ -148,7 +149,8 @@ static void *upstream_thread(void *userdata)
 			delay = UPSTREAM_REFRESH_SEC;
 		else if (delay < UPSTREAM_REFRESH_SEC / 2)
 			delay *= 2;
-		/* However often a failing upstream asks for it, the name server gets one a second */
+		/* However often a failing upstream asks for it, the name server gets one
+		 * a second */
 		(void)nanosleep(&least, NULL);
 		wait_for_next(upstream, delay);
 	}
@@ -174,10 +176,12 @@ static void upstream_init(struct upstream *upstream, const struct address *addre
 
 	upstream->address = *address;
 	if (address->is_path)
-		(void)snprintf(upstream->name, sizeof(upstream->name), "%s", address->host);
+		(void)snprintf(upstream->name, sizeof(upstream->name), "%s",
+			       address->host);
 	else
 		(void)snprintf(upstream->name, sizeof(upstream->name),
-			       bracket ? "[%s]:%s" : "%s:%s", address->host, address->port);
+			       bracket ? "[%s]:%s" : "%s:%s", address->host,
+			       address->port);
 	pthread_mutex_init(&upstream->lock, NULL);
 	pthread_condattr_init(&attributes);
 	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -185,8 +189,8 @@ static void upstream_init(struct upstream *upstream, const struct address *addre
 	pthread_condattr_destroy(&attributes);
 }
 
-int upstream_new(const struct address *address, void (*changed)(void *userdata), void *userdata,
-		 struct upstream **ret_upstream)
+int upstream_new(const struct address *address, void (*changed)(void *userdata),
+		 void *userdata, struct upstream **ret_upstream)
 {
 	struct upstream *upstream = calloc(1, sizeof(*upstream));
 	struct upstream_list *list = list_new();

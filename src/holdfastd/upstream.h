@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The upstream of a relay: turns its address into a list of socket addresses, and does so
- * again at times, in a thread of its own, since getaddrinfo(3) may take as long as it likes.
+ * again at times, in a thread of its own, since getaddrinfo(3) may take as long as it
+ * likes.
  */
 #pragma once
 
@@ -36,15 +37,16 @@ enum upstream_state {
 struct upstream;
 
 /*
- * Starts resolving address. changed(userdata) is called, in any thread, when the state has
- * changed. Returns 0 or a negative errno.
+ * Starts resolving address. changed(userdata) is called, in any thread, when the state
+ * has changed. Returns 0 or a negative errno.
  */
-int upstream_new(const struct address *address, void (*changed)(void *userdata), void *userdata,
-		 struct upstream **ret_upstream);
+int upstream_new(const struct address *address, void (*changed)(void *userdata),
+		 void *userdata, struct upstream **ret_upstream);
 
 enum upstream_state upstream_get_state(struct upstream *upstream);
 
-/* The current list, or NULL while there is none. Give it back with upstream_list_unref(). */
+/* The current list, or NULL while there is none. Give it back with upstream_list_unref().
+ */
 struct upstream_list *upstream_get(struct upstream *upstream);
 
 /* Returns NULL. */

@@ -21,7 +21,8 @@
 
 /* ---- limits: said once ---- */
 
-void worker_limit_reached(struct shared *shared, enum limit limit, const char *format, ...)
+void worker_limit_reached(struct shared *shared, enum limit limit, const char *format,
+			  ...)
 {
 	uint64_t now = time_now_usec();
 	uint64_t last = atomic_exchange(&shared->limit_usec[limit], now);
@@ -176,7 +177,8 @@ static void watch_listeners(struct worker *worker)
 			.data.ptr = (void *)(uintptr_t)&shared->listeners[i],
 		};
 
-		if (epoll_ctl(worker->epoll_fd, EPOLL_CTL_ADD, shared->listeners[i], &event) < 0)
+		if (epoll_ctl(worker->epoll_fd, EPOLL_CTL_ADD, shared->listeners[i],
+			      &event) < 0)
 			failed = true;
 	}
 	worker->is_accepting = true;
@@ -194,7 +196,8 @@ void worker_pause_accept(struct worker *worker, uint64_t usec)
 		return;
 	for (size_t i = 0; i < shared->n_listeners; i++)
 		/* Fails only for one that could not be registered */
-		(void)epoll_ctl(worker->epoll_fd, EPOLL_CTL_DEL, shared->listeners[i], NULL);
+		(void)epoll_ctl(worker->epoll_fd, EPOLL_CTL_DEL, shared->listeners[i],
+				NULL);
 	worker->is_accepting = false;
 	atomic_fetch_add(&shared->n_accept_waiting, 1);
 }
@@ -207,7 +210,8 @@ static void resume_accept(struct worker *worker)
 	watch_listeners(worker);
 }
 
-/* Whether one more connection may be accepted; if not, accepting is paused and that is said. */
+/* Whether one more connection may be accepted; if not, accepting is paused and that is
+ * said. */
 static bool may_accept(struct worker *worker)
 {
 	struct shared *shared = worker->shared;
@@ -231,7 +235,8 @@ static bool may_accept(struct worker *worker)
 		worker_pause_accept(worker, ACCEPT_RETRY_USEC);
 		return false;
 	}
-	if (shared->upstream && upstream_get_state(shared->upstream) == UPSTREAM_RESOLVING) {
+	if (shared->upstream &&
+	    upstream_get_state(shared->upstream) == UPSTREAM_RESOLVING) {
 		worker_pause_accept(worker, USEC_INFINITY);
 		if (upstream_get_state(shared->upstream) != UPSTREAM_RESOLVING)
 			worker_wake(worker);
@@ -252,7 +257,8 @@ static void explain_accept(struct worker *worker, int r)
 		break;
 	default:
 		worker_limit_reached(worker->shared, LIMIT_MEMORY,
-				     "Can't accept connections (%s): they wait", strerror(-r));
+				     "Can't accept connections (%s): they wait",
+				     strerror(-r));
 	}
 	worker_pause_accept(worker, ACCEPT_RETRY_USEC);
 }
@@ -278,8 +284,8 @@ static bool is_passing(int error)
 	}
 }
 
-/* Counts itself in before it looks at leaving, as the main thread does the other way round:
- * one of the two sees the other. */
+/* Counts itself in before it looks at leaving, as the main thread does the other way
+ * round: one of the two sees the other. */
 static int accept_one(struct worker *worker, int listener)
 {
 	struct shared *shared = worker->shared;
@@ -295,7 +301,8 @@ static int accept_one(struct worker *worker, int listener)
 		listener_check_accepted(fd, shared->options->keepalive_idle_usec);
 		connection_open(worker, fd);
 	}
-	/* Counted in for a moment, it may have looked like the last one that there is room for */
+	/* Counted in for a moment, it may have looked like the last one that there is
+	 * room for */
 	if (atomic_fetch_sub(&shared->n_connections, 1) == shared->connections_max)
 		wake_accept_waiters(shared);
 	return fd;
@@ -381,7 +388,7 @@ static void run_soon(struct worker *worker)
 	/* Those that put themselves back are for the next time */
 	TAILQ_CONCAT(&list, &worker->soon, timer_entry);
 	TAILQ_FOREACH(connection, &list, timer_entry)
-		connection->timer_list = &list;
+	connection->timer_list = &list;
 	while ((connection = TAILQ_FIRST(&list))) {
 		worker_clear_timer(worker, connection);
 		connection_timeout(connection);
@@ -431,7 +438,8 @@ static void run_ready(struct worker *worker)
 /* Each gets a try; the first that still finds no pipe ends the round. */
 static void run_pipe_waiters(struct worker *worker)
 {
-	const struct connection *last = TAILQ_LAST(&worker->pipe_waiters, connection_list);
+	const struct connection *last =
+		TAILQ_LAST(&worker->pipe_waiters, connection_list);
 	struct connection *connection;
 	bool again = last != NULL;
 
@@ -463,7 +471,8 @@ static void woken(struct worker *worker)
 	(void)eventfd_read(worker->wake_fd, &n);
 	take_written(worker);
 	packer_rotate_if_wanted(&worker->packer);
-	if (!worker->is_accepting && worker->shared->n_connections < worker->shared->connections_max)
+	if (!worker->is_accepting &&
+	    worker->shared->n_connections < worker->shared->connections_max)
 		resume_accept(worker);
 }
 
@@ -543,7 +552,8 @@ static int make_scratch(struct worker *worker)
 	r = pipe_open_both_ends(&worker->scratch_fd);
 	if (r < 0)
 		return r;
-	/* As many slots as the largest pool pipe; less only shortens what is copied at once */
+	/* As many slots as the largest pool pipe; less only shortens what is copied at
+	 * once */
 	(void)fcntl(worker->scratch_fd, F_SETPIPE_SZ, PIPES_LARGE_SIZE);
 	return 0;
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A worker: one thread of the data plane, with an epoll, a packer and a pipe pool of its own.
- * It shares nothing with other workers but the counters in struct server and what the vault
- * says is shared. It runs epoll itself: an event loop that does work for every source at
- * every event would not stay flat in the number of connections.
+ * A worker: one thread of the data plane, with an epoll, a packer and a pipe pool of its
+ * own. It shares nothing with other workers but the counters in struct server and what
+ * the vault says is shared. It runs epoll itself: an event loop that does work for every
+ * source at every event would not stay flat in the number of connections.
  */
 #pragma once
 
@@ -42,7 +42,8 @@ enum limit {
 	LIMIT_MAX,
 };
 
-/* What workers share with each other and the main thread. Set before they start, or atomic. */
+/* What workers share with each other and the main thread. Set before they start, or
+ * atomic. */
 struct shared {
 	const struct options *options;
 	struct vault *vault;
@@ -55,7 +56,7 @@ struct shared {
 
 	_Atomic unsigned n_connections;
 	_Atomic unsigned n_accept_waiting; /* workers that wait for a connection to end */
-	_Atomic bool leaving;		   /* exiting for idleness: accept nothing more */
+	_Atomic bool leaving;              /* exiting for idleness: accept nothing more */
 	_Atomic uint64_t limit_usec[LIMIT_MAX]; /* when it was last reached */
 	_Atomic uint64_t last_end_usec;
 };
@@ -71,23 +72,23 @@ struct worker {
 	struct pipe_pool pipes;
 	uint64_t now_usec; /* as of this batch */
 
-	bool is_accepting; /* the listeners are in epoll */
+	bool is_accepting;          /* the listeners are in epoll */
 	uint64_t accept_again_usec; /* USEC_INFINITY: when woken */
 
 	struct connection_list all;
 	struct connection_list ready;
 	struct connection_list pipe_waiters;
-	uint64_t pipes_since_usec; /* since when there are any */
+	uint64_t pipes_since_usec;         /* since when there are any */
 	struct connection_list connecting; /* by since_usec */
-	struct connection_list soon; /* to be looked at every LOOK_AGAIN_USEC */
-	uint64_t soon_usec;	     /* when next */
-	struct connection_list failing; /* one side has failed: by since_usec */
+	struct connection_list soon;       /* to be looked at every LOOK_AGAIN_USEC */
+	uint64_t soon_usec;                /* when next */
+	struct connection_list failing;    /* one side has failed: by since_usec */
 	struct connection_list idle; /* by active_usec; kept only with an idle timeout */
 	struct connection_list closed;
 
 	_Atomic uint64_t n_rounds; /* progress, for the watchdog */
 
-	pthread_mutex_t lock; /* of: */
+	pthread_mutex_t lock;    /* of: */
 	struct log_job *written; /* log entries whose turn is over */
 };
 
@@ -116,8 +117,9 @@ void worker_clear_timer(struct worker *worker, struct connection *connection);
 void worker_pause_accept(struct worker *worker, uint64_t usec);
 
 /*
- * Says that a limit was reached (format: what it means, what to do): once, and again only after
- * it was not reached for LIMIT_QUIET_USEC. Any thread.
+ * Says that a limit was reached (format: what it means, what to do): once, and again only
+ * after it was not reached for LIMIT_QUIET_USEC. Any thread.
  */
-__attribute__((format(printf, 3, 4)))
-void worker_limit_reached(struct shared *shared, enum limit limit, const char *format, ...);
+__attribute__((format(printf, 3, 4))) void worker_limit_reached(struct shared *shared,
+								enum limit limit,
+								const char *format, ...);

@@ -123,9 +123,9 @@ static int parse_seconds(const char *option, const char *text, uint64_t *ret_use
 	seconds = strtod(text, &end);
 	/* the first test leaves out signs, blanks, hexadecimals, "inf" and "nan" */
 	if (!*text || text[strspn(text, "0123456789.")] || *end || seconds > TIME_MAX_SEC)
-		return usage_error(
-			option, text,
-			"seconds, as in 90 or 0.5, up to " STRING(TIME_MAX_SEC));
+		return usage_error(option, text,
+				   "seconds, as in 90 or 0.5, up to " STRING(
+					   TIME_MAX_SEC));
 	*ret_usec = (uint64_t)(seconds * (double)USEC_PER_SEC + 0.5);
 	return 0;
 }

@@ -22,8 +22,7 @@
 
 struct notify_socket {
 	int fd;
-	char name[sizeof(((struct sockaddr_un *)NULL)->sun_path) +
-		  1]; /* $NOTIFY_SOCKET */
+	char name[sizeof(((struct sockaddr_un *)NULL)->sun_path) + 1]; /* $NOTIFY_SOCKET */
 };
 
 /* One datagram. Its fds belong to it; who keeps one takes it with take_fd(). */

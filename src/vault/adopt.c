@@ -20,7 +20,8 @@ struct adoption {
 
 static void reserve_take(struct adoption *adoption)
 {
-	/* A slot that can't be had now will be missed only in a process that is full anyway */
+	/* A slot that can't be had now will be missed only in a process that is full
+	 * anyway */
 	for (size_t i = 0; i < RESERVE_FDS; i++)
 		if (adoption->reserve[i] < 0)
 			adoption->reserve[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -42,7 +43,7 @@ static void abort_entry(struct parcel_entry *entry)
 /* What an entry is worth, by its label and its slot. */
 enum entry_worth {
 	ENTRY_VALID,
-	ENTRY_ENDED,   /* its connection ended or moved: there is nothing to be done to it */
+	ENTRY_ENDED, /* its connection ended or moved: there is nothing to be done to it */
 	ENTRY_DAMAGED, /* it can't be: reset */
 };
 
@@ -52,7 +53,8 @@ static enum entry_worth judge(struct vault *vault, const struct label *label)
 
 	if (!vault->ledger.header || !label_is_sane(label, vault->ledger.header->n_slots))
 		return ENTRY_DAMAGED;
-	/* No entry of a slot that no process has touched, as the header tells, can be right */
+	/* No entry of a slot that no process has touched, as the header tells, can be
+	 * right */
 	if (label->slot >= vault->n_adopted)
 		return ENTRY_DAMAGED;
 	record = &vault->ledger.slots[label->slot];
@@ -63,7 +65,8 @@ static enum entry_worth judge(struct vault *vault, const struct label *label)
 	}
 	if (record->generation != label->generation || record->state == SLOT_FREE)
 		return ENTRY_ENDED;
-	if (record->state != label->kind || !ledger_slot_is_sane(&vault->ledger, label->slot))
+	if (record->state != label->kind ||
+	    !ledger_slot_is_sane(&vault->ledger, label->slot))
 		return ENTRY_DAMAGED;
 	/* A sweep cut short leaves two entries; the first one will do */
 	return vault->adopted[label->slot].n_fds > 0 ? ENTRY_ENDED : ENTRY_VALID;
@@ -79,7 +82,8 @@ static void attach(struct vault *vault, uint32_t index, struct parcel_entry *ent
 	vault->locations[entry->label.slot] = index + 1;
 }
 
-static void adopt_entry(struct adoption *adoption, uint32_t index, struct parcel_entry *entry)
+static void adopt_entry(struct adoption *adoption, uint32_t index,
+			struct parcel_entry *entry)
 {
 	struct vault_parcel *parcel = &adoption->vault->parcels[index];
 
@@ -183,7 +187,8 @@ static void sort_fd(struct adoption *adoption, const struct stored_fd *stored)
 		adopt_parcel(adoption, (uint32_t)index, stored->fd);
 		return;
 	}
-	/* A second parcel of one name stays where it is: removing the name would remove both */
+	/* A second parcel of one name stays where it is: removing the name would remove
+	 * both */
 	if (index < 0)
 		(void)store_remove(stored->name);
 	if (strcmp(stored->name, STORE_NAME_PROBE) != 0)
@@ -297,9 +302,9 @@ static int check_claims(struct vault *vault)
 }
 
 /*
- * Whether a live slot that has found no entry of its generation had one under its last: then
- * the generation is damaged, for the two differ only until the second put of a slot is done.
- * (A slot that was never put has no entry under its last generation at all.)
+ * Whether a live slot that has found no entry of its generation had one under its last:
+ * then the generation is damaged, for the two differ only until the second put of a slot
+ * is done. (A slot that was never put has no entry under its last generation at all.)
  */
 static bool has_lost_generation(const struct vault *vault, uint32_t slot)
 {
@@ -323,7 +328,8 @@ static void abort_entries_of_lost(struct adoption *adoption, uint32_t index)
 
 		if (label_is_sane(label, vault->n_adopted) &&
 		    has_lost_generation(vault, label->slot) &&
-		    label->generation == vault->ledger.slots[label->slot].last_generation) {
+		    label->generation ==
+			    vault->ledger.slots[label->slot].last_generation) {
 			adoption->report->n_damaged++;
 			abort_entry(&entry);
 		}
@@ -331,7 +337,8 @@ static void abort_entries_of_lost(struct adoption *adoption, uint32_t index)
 	}
 }
 
-/* To be closed would be an end to their peers; what can't be continued must look like it. */
+/* To be closed would be an end to their peers; what can't be continued must look like it.
+ */
 static void abort_lost(struct adoption *adoption)
 {
 	struct vault *vault = adoption->vault;
@@ -353,14 +360,15 @@ static void count_slots_without_fds(struct adoption *adoption)
 
 		if (state == SLOT_CONNECTION && vault->adopted[slot].n_fds == 0)
 			adoption->report->n_without_fds++;
-		else if (state != SLOT_FREE && state != SLOT_CONNECTION && state != SLOT_PIPE)
+		else if (state != SLOT_FREE && state != SLOT_CONNECTION &&
+			 state != SLOT_PIPE)
 			adoption->report->n_damaged++;
 	}
 }
 
 /*
- * Which connections were in hand when the last process crashed. A process that was killed,
- * or told to stop, has crashed nobody's connection and leaves the counts alone.
+ * Which connections were in hand when the last process crashed. A process that was
+ * killed, or told to stop, has crashed nobody's connection and leaves the counts alone.
  */
 static void count_crashes(struct adoption *adoption)
 {
@@ -395,8 +403,8 @@ static void drop_parcels(struct vault *vault)
 			vault_drop_parcel(vault, i);
 }
 
-int vault_adopt(struct vault *vault, const struct stored_fd *fds, size_t n, uint32_t n_slots,
-		struct adopt_report *ret_report)
+int vault_adopt(struct vault *vault, const struct stored_fd *fds, size_t n,
+		uint32_t n_slots, struct adopt_report *ret_report)
 {
 	struct adopt_report report = {0};
 	struct adoption adoption = {.vault = vault, .report = &report};

@@ -82,8 +82,8 @@ static int check_file(int fd, size_t *ret_size)
 /* A newer version that can still be read keeps the sizes; what it added is in reserved. */
 static int check_header(const struct ledger_header *header, size_t size)
 {
-	if (header->magic != LEDGER_MAGIC || header->version == 0 || header->min_reader == 0 ||
-	    header->min_reader > header->version)
+	if (header->magic != LEDGER_MAGIC || header->version == 0 ||
+	    header->min_reader == 0 || header->min_reader > header->version)
 		return -EBADMSG;
 	if (header->min_reader > LEDGER_VERSION)
 		return -EPROTONOSUPPORT;

@@ -11,7 +11,8 @@ void packer_init(struct packer *packer, struct vault *vault)
 
 uint32_t packer_next_generation(struct packer *packer, uint32_t slot)
 {
-	return atomic_fetch_add(&packer->vault->ledger.slots[slot].last_generation, 1) + 1;
+	return atomic_fetch_add(&packer->vault->ledger.slots[slot].last_generation, 1) +
+	       1;
 }
 
 int packer_take_slot(struct packer *packer, uint32_t *ret_slot)
@@ -52,8 +53,8 @@ void packer_rotate_if_wanted(struct packer *packer)
 }
 
 /* Adds an entry to the current parcel, or to a new one where that is full. */
-static int append(struct packer *packer, const struct label *label, const int *fds, int n_fds,
-		  struct vault_parcel **ret_parcel)
+static int append(struct packer *packer, const struct label *label, const int *fds,
+		  int n_fds, struct vault_parcel **ret_parcel)
 {
 	for (;;) {
 		struct vault_parcel *parcel;
@@ -73,14 +74,16 @@ static int append(struct packer *packer, const struct label *label, const int *f
 			*ret_parcel = parcel;
 			return 0;
 		}
-		/* A parcel that takes nothing even when empty would loop through the spares */
+		/* A parcel that takes nothing even when empty would loop through the
+		 * spares */
 		if (r != -EAGAIN || parcel->n_entries == 0)
 			return r;
 		seal_current(packer);
 	}
 }
 
-static struct label make_label(const struct vault *vault, uint32_t slot, uint32_t generation)
+static struct label make_label(const struct vault *vault, uint32_t slot,
+			       uint32_t generation)
 {
 	return (struct label){
 		.version = LABEL_VERSION,
@@ -120,8 +123,8 @@ int packer_move(struct packer *packer, const struct parcel_entry *entry, uint32_
 	r = append(packer, &entry->label, entry->fds, entry->n_fds, &parcel);
 	if (r < 0)
 		return r;
-	if (atomic_compare_exchange_strong(&vault->locations[entry->label.slot], &expected,
-					   (uint32_t)packer->current + 1))
+	if (atomic_compare_exchange_strong(&vault->locations[entry->label.slot],
+					   &expected, (uint32_t)packer->current + 1))
 		return 0;
 	/* It died or moved in between: what was put is a copy that nobody asks for */
 	atomic_fetch_add(&parcel->n_dead, 1);
@@ -140,8 +143,10 @@ void packer_free_slot(struct packer *packer, uint32_t slot)
 
 	if (packer->n_slots == 2 * PACKER_SLOTS) {
 		packer->n_slots -= PACKER_SLOTS;
-		/* Without memory the slots are lost to this process; the next adopt finds them */
-		(void)vault_return_slots(vault, packer->slots + packer->n_slots, PACKER_SLOTS);
+		/* Without memory the slots are lost to this process; the next adopt finds
+		 * them */
+		(void)vault_return_slots(vault, packer->slots + packer->n_slots,
+					 PACKER_SLOTS);
 	}
 	packer->slots[packer->n_slots++] = slot;
 }

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A packer: one thread's way of putting things into the vault. It holds the thread's current
- * parcel and a few free slots, so that a connection costs no lock.
+ * A packer: one thread's way of putting things into the vault. It holds the thread's
+ * current parcel and a few free slots, so that a connection costs no lock.
  *
- * A thing's life: packer_take_slot() -> fill the record -> packer_publish() -> packer_put()
- * -> ... -> packer_free_slot(). Between publish and put a crash leaves a live slot without
- * fds, which adopt frees; no byte may have been read by then.
+ * A thing's life: packer_take_slot() -> fill the record -> packer_publish() ->
+ * packer_put()
+ * -> ... -> packer_free_slot(). Between publish and put a crash leaves a live slot
+ * without fds, which adopt frees; no byte may have been read by then.
  */
 #pragma once
 
@@ -34,8 +35,8 @@ void packer_init(struct packer *packer, struct vault *vault);
 int packer_take_slot(struct packer *packer, uint32_t *ret_slot);
 
 /*
- * Returns a generation that no entry of slot has had: to put other fds for a live slot. A crash
- * before the put's end leaves the old fds valid.
+ * Returns a generation that no entry of slot has had: to put other fds for a live slot. A
+ * crash before the put's end leaves the old fds valid.
  */
 uint32_t packer_next_generation(struct packer *packer, uint32_t slot);
 
@@ -45,8 +46,8 @@ void packer_publish(struct packer *packer, uint32_t slot, enum slot_state kind);
 /*
  * Puts slot's fds (borrowed) into the store under generation: the slot's own, or one from
  * packer_next_generation(), which is the slot's own afterwards.
- * Returns 0, -EBUSY while there is no parcel to put it in (vault.wake_packers will be called),
- * or the errors of parcel_put() (parcel.h).
+ * Returns 0, -EBUSY while there is no parcel to put it in (vault.wake_packers will be
+ * called), or the errors of parcel_put() (parcel.h).
  */
 int packer_put(struct packer *packer, uint32_t slot, uint32_t generation, const int *fds,
 	       int n_fds);

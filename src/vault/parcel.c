@@ -8,9 +8,9 @@
 #include "base/fd.h"
 
 /*
- * Room for more fds than an entry has: a message that somebody else put into the store must
- * not hide fds from us, since what is hidden is not closed. 253 is the kernel's own limit
- * (SCM_MAX_FD, include/net/scm.h).
+ * Room for more fds than an entry has: a message that somebody else put into the store
+ * must not hide fds from us, since what is hidden is not closed. 253 is the kernel's own
+ * limit (SCM_MAX_FD, include/net/scm.h).
  */
 #define PEEK_FDS_MAX 253
 
@@ -18,7 +18,8 @@ int parcel_new_pair(int *ret_send_fd, int *ret_store_fd)
 {
 	int fds[2];
 
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) < 0)
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) <
+	    0)
 		return -errno;
 	*ret_send_fd = fds[0];
 	*ret_store_fd = fds[1];
@@ -126,13 +127,15 @@ int parcel_peek(int store_fd, struct parcel_entry *ret_entry)
 	int n_total, r;
 
 	do
-		n = recvmsg(store_fd, &message, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+		n = recvmsg(store_fd, &message,
+			    MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return errno == EAGAIN ? PARCEL_END : -errno;
 
 	n_total = take_fds(&message, &entry);
-	/* Behind the last message of a queue whose sender has gone, a peek returns 0 bytes */
+	/* Behind the last message of a queue whose sender has gone, a peek returns 0
+	 * bytes */
 	if (n == 0 && n_total == 0)
 		return PARCEL_END;
 	if (message.msg_flags & MSG_CTRUNC) {
@@ -144,7 +147,8 @@ int parcel_peek(int store_fd, struct parcel_entry *ret_entry)
 		return PARCEL_CROWDED;
 	}
 	if (n == 0) {
-		/* The peek offset counts bytes: an empty message would be peeked for ever */
+		/* The peek offset counts bytes: an empty message would be peeked for ever
+		 */
 		parcel_entry_done(&entry);
 		return -EBADMSG;
 	}

@@ -4,13 +4,14 @@
  * kernel holds.
  *
  * Each message is one entry: a label and the fds of one connection or of one pipe. The
- * receiving end lies in the fd store, so that one stored fd holds hundreds of connections,
- * and the queue outlives the sender. Nothing is ever received from it for good: it is only
- * peeked, which duplicates the fds and leaves the queue as it was
- * (tests/kernel/parcel-peek-keeps-message.c). An entry dies by its slot in the ledger, not
- * here; a parcel whose entries have all died or moved is dropped as a whole.
+ * receiving end lies in the fd store, so that one stored fd holds hundreds of
+ * connections, and the queue outlives the sender. Nothing is ever received from it for
+ * good: it is only peeked, which duplicates the fds and leaves the queue as it was
+ * (tests/kernel/parcel-peek-keeps-message.c). An entry dies by its slot in the ledger,
+ * not here; a parcel whose entries have all died or moved is dropped as a whole.
  *
- * After an adopt the sending end is gone: such a parcel is read and dropped, never added to.
+ * After an adopt the sending end is gone: such a parcel is read and dropped, never added
+ * to.
  */
 #pragma once
 
@@ -47,12 +48,12 @@ struct parcel_entry {
 };
 
 enum parcel_peeked {
-	PARCEL_END = 0,	    /* there is no further entry */
+	PARCEL_END = 0,     /* there is no further entry */
 	PARCEL_ENTRY = 1,   /* *ret_entry has been filled */
-	PARCEL_DAMAGED = 2, /* a message that is no entry: *ret_entry has its fds, its label is
-			     * all zeroes */
-	PARCEL_CROWDED = 3, /* this process has no room for the fds: free some and peek again;
-			     * *ret_entry has nothing */
+	PARCEL_DAMAGED = 2, /* a message that is no entry: *ret_entry has its fds, its
+			     * label is all zeroes */
+	PARCEL_CROWDED = 3, /* this process has no room for the fds: free some and peek
+			     * again; *ret_entry has nothing */
 };
 
 /*
@@ -62,10 +63,8 @@ enum parcel_peeked {
 int parcel_new_pair(int *ret_send_fd, int *ret_store_fd);
 
 /*
- * Puts an entry with n_fds (1..PARCEL_FDS_MAX) borrowed fds. From the return on, the kernel
- * holds them.
- * Returns 0, or a negative errno:
- *   -EAGAIN        the parcel is full
+ * Puts an entry with n_fds (1..PARCEL_FDS_MAX) borrowed fds. From the return on, the
+ * kernel holds them. Returns 0, or a negative errno: -EAGAIN        the parcel is full
  *   -ETOOMANYREFS  this user has too many fds in flight (unix(7))
  *   -EPIPE, -ECONNREFUSED, -ECONNRESET  nobody holds the other end any more
  *   -ENOBUFS, -ENOMEM   the kernel has no memory
@@ -73,15 +72,15 @@ int parcel_new_pair(int *ret_send_fd, int *ret_store_fd);
 int parcel_put(int send_fd, const struct label *label, const int *fds, int n_fds);
 
 /*
- * Sets the peek offset, which belongs to the socket and not to the fd: a process that adopts
- * a parcel starts at 0. offset: in bytes of labels.
+ * Sets the peek offset, which belongs to the socket and not to the fd: a process that
+ * adopts a parcel starts at 0. offset: in bytes of labels.
  */
 int parcel_rewind(int store_fd, int offset);
 
 /*
  * Peeks the entry at the peek offset and moves the offset behind it.
- * Returns enum parcel_peeked, -EBADMSG for a message without text (nothing behind it can be
- * reached), or another negative errno. The caller owns ret_entry's fds
+ * Returns enum parcel_peeked, -EBADMSG for a message without text (nothing behind it can
+ * be reached), or another negative errno. The caller owns ret_entry's fds
  * (parcel_entry_done()).
  */
 int parcel_peek(int store_fd, struct parcel_entry *ret_entry);

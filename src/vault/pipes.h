@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A worker's pool of pipes. A flow borrows one while it has bytes on their way, so that idle
- * connections hold none. Every pipe is parked in the vault when it is made, before a byte can
- * be in it, and its slot says that it lives.
+ * A worker's pool of pipes. A flow borrows one while it has bytes on their way, so that
+ * idle connections hold none. Every pipe is parked in the vault when it is made, before a
+ * byte can be in it, and its slot says that it lives.
  *
  * One fd serves both ends (pipe_open_both_ends()).
  */
@@ -15,7 +15,8 @@
 
 /* Free pipes that a worker keeps for the next flow; further ones are closed. */
 #define PIPES_KEPT 64
-/* The first pipes of a worker are made this large (bytes), for bulk; see fs.pipe-max-size. */
+/* The first pipes of a worker are made this large (bytes), for bulk; see
+ * fs.pipe-max-size. */
 #define PIPES_LARGE 16
 #define PIPES_LARGE_SIZE (256 * 1024)
 
@@ -39,9 +40,9 @@ void pipe_pool_init(struct pipe_pool *pool, struct packer *packer);
 void pipe_pool_done(struct pipe_pool *pool);
 
 /*
- * Lends an empty pipe. Returns 0, or a negative errno where there is none and none can be made:
- *   -EBUSY  the vault has no parcel for it just now
- *   -EMFILE, -ENFILE, -ENOSPC, -ENOMEM, -ETOOMANYREFS  a limit is reached
+ * Lends an empty pipe. Returns 0, or a negative errno where there is none and none can be
+ * made: -EBUSY  the vault has no parcel for it just now -EMFILE, -ENFILE, -ENOSPC,
+ * -ENOMEM, -ETOOMANYREFS  a limit is reached
  */
 int pipe_pool_borrow(struct pipe_pool *pool, struct pool_pipe **ret_pipe);
 

@@ -93,7 +93,8 @@ int store_parcel_index(const char *name, unsigned limit)
 	char canonical[STORE_NAME_SIZE];
 	unsigned long index;
 
-	if (strncmp(name, STORE_NAME_PARCEL_PREFIX, strlen(STORE_NAME_PARCEL_PREFIX)) != 0)
+	if (strncmp(name, STORE_NAME_PARCEL_PREFIX, strlen(STORE_NAME_PARCEL_PREFIX)) !=
+	    0)
 		return -EINVAL;
 	index = strtoul(name + strlen(STORE_NAME_PARCEL_PREFIX), NULL, 10);
 	if (index >= limit)

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The service manager's fd store, by sd_pid_notify_with_fds(3). Main thread only: the order
- * of the messages is the order of what they do.
+ * The service manager's fd store, by sd_pid_notify_with_fds(3). Main thread only: the
+ * order of the messages is the order of what they do.
  *
- * Uploads are not acknowledged, and over FileDescriptorStoreMax= the manager silently closes
- * what it was sent. So a batch of uploads is followed by a probe: the write end of a pipe,
- * stored as one more fd, and a barrier (sd_notify(3), BARRIER=1). When the barrier is passed
- * and the probe's pipe has not hung up, the probe was taken, and so was all before it.
+ * Uploads are not acknowledged, and over FileDescriptorStoreMax= the manager silently
+ * closes what it was sent. So a batch of uploads is followed by a probe: the write end of
+ * a pipe, stored as one more fd, and a barrier (sd_notify(3), BARRIER=1). When the
+ * barrier is passed and the probe's pipe has not hung up, the probe was taken, and so was
+ * all before it.
  */
 #pragma once
 
@@ -14,7 +15,8 @@
 
 #define STORE_NAME_LEDGER "ledger"
 #define STORE_NAME_PROBE "probe"
-/* Short: the names of all stored fds share one environment string of 128 KiB (execve(2)). */
+/* Short: the names of all stored fds share one environment string of 128 KiB (execve(2)).
+ */
 #define STORE_NAME_PARCEL_PREFIX "p"
 #define STORE_NAME_SIZE 16
 
@@ -34,7 +36,7 @@ int store_remove(const char *name);
 /* A probe under way. Both fds are -EBADF while there is none. */
 struct store_probe {
 	int barrier_fd; /* readable (POLLHUP) when the manager has read all that was sent */
-	int probe_fd;	/* POLLHUP then says that it was refused */
+	int probe_fd;   /* POLLHUP then says that it was refused */
 };
 
 /* Sends the probe and the barrier. Returns like store_put(); on success the caller owns

@@ -57,7 +57,8 @@ int vault_new(unsigned n_packers, struct vault **ret_vault)
 	vault->probe = (struct store_probe){.barrier_fd = -EBADF, .probe_fd = -EBADF};
 	for (uint32_t i = 0; i < VAULT_PARCELS_MAX; i++)
 		vault->parcels[i].send_fd = vault->parcels[i].store_fd = -EBADF;
-	/* One more for the main thread's packer, and one to hand out while others are made */
+	/* One more for the main thread's packer, and one to hand out while others are
+	 * made */
 	vault->n_batch = vault->n_spares_wanted = n_packers + 2;
 	vault->retry_delay_usec = VAULT_RETRY_USEC_MIN;
 
@@ -176,9 +177,9 @@ static uint32_t n_spares(struct vault *vault)
 }
 
 /*
- * The store has refused a batch. A smaller one may still fit, and one parcel is enough to sweep
- * and so to make room; where not even that fits, it is tried again ever more rarely, since the
- * manager logs each refusal.
+ * The store has refused a batch. A smaller one may still fit, and one parcel is enough to
+ * sweep and so to make room; where not even that fits, it is tried again ever more
+ * rarely, since the manager logs each refusal.
  */
 static void note_refused(struct vault *vault)
 {
@@ -244,11 +245,13 @@ static int stock(struct vault *vault)
 	if (time_now_usec() < vault->retry_usec)
 		return 0;
 	n_missing = vault->n_spares_wanted - n;
-	r = upload_parcels(vault, n_missing < vault->n_batch ? n_missing : vault->n_batch);
+	r = upload_parcels(vault,
+			   n_missing < vault->n_batch ? n_missing : vault->n_batch);
 	if (r == 0)
 		r = probe_start(vault);
 	if (r < 0) {
-		/* Not the store's refusal but this process's or the socket's: no fds, no memory */
+		/* Not the store's refusal but this process's or the socket's: no fds, no
+		 * memory */
 		drop_uploaded(vault);
 		vault->retry_usec = time_now_usec() + VAULT_RETRY_USEC_MIN;
 	}
@@ -328,7 +331,8 @@ int vault_take_spare(struct vault *vault, struct packer *owner)
 		vault->parcels[index].state = PARCEL_CURRENT;
 	}
 	pthread_mutex_unlock(&vault->lock);
-	/* The main thread itself knows when it has found none, and must not wake itself for it */
+	/* The main thread itself knows when it has found none, and must not wake itself
+	 * for it */
 	if (index >= 0 || owner != vault->packer)
 		poke(vault);
 	return index;
@@ -361,7 +365,8 @@ void vault_seal(struct vault *vault, uint32_t index)
 }
 
 /* Whether the entry is its slot's valid one, and still in parcel number index. */
-static bool is_valid_here(const struct vault *vault, const struct label *label, uint32_t index)
+static bool is_valid_here(const struct vault *vault, const struct label *label,
+			  uint32_t index)
 {
 	const struct ledger_slot *record;
 
@@ -416,14 +421,15 @@ static void sweep(struct vault *vault, uint32_t index)
 	struct vault_parcel *parcel = &vault->parcels[index];
 
 	/*
-	 * What can't be moved now is tried again when there are spares, or at a tick. Begun only
-	 * where all of it finds room: half a move would use up room and make none
+	 * What can't be moved now is tried again when there are spares, or at a tick. Begun
+	 * only where all of it finds room: half a move would use up room and make none
 	 */
-	if (parcel->n_dead + parcel->n_moved < parcel->n_entries && has_room_for(vault, parcel))
+	if (parcel->n_dead + parcel->n_moved < parcel->n_entries &&
+	    has_room_for(vault, parcel))
 		(void)move_entries(vault, index);
 	/*
-	 * An entry that a worker has just taken out of its location is not yet counted: then
-	 * the sums differ, and the next round drops the parcel
+	 * An entry that a worker has just taken out of its location is not yet counted:
+	 * then the sums differ, and the next round drops the parcel
 	 */
 	if (parcel->n_dead + parcel->n_moved == parcel->n_entries) {
 		vault_drop_parcel(vault, index);
@@ -536,7 +542,8 @@ int vault_return_slots(struct vault *vault, const uint32_t *slots, uint32_t n)
 		}
 	}
 	if (r == 0) {
-		memcpy(vault->free_slots + vault->n_free_slots, slots, n * sizeof(*slots));
+		memcpy(vault->free_slots + vault->n_free_slots, slots,
+		       n * sizeof(*slots));
 		vault->n_free_slots += n;
 	}
 	pthread_mutex_unlock(&vault->lock);

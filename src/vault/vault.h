@@ -1,21 +1,22 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The vault: keeps everything that must outlive the process in the service manager's fd
- * store. It owns the ledger, the parcels and the slots, and alone speaks FDSTORE. It knows
- * nothing of services, workers or bytes.
+ * store. It owns the ledger, the parcels and the slots, and alone speaks FDSTORE. It
+ * knows nothing of services, workers or bytes.
  *
  * Who may call what: the vault itself belongs to the main thread. A worker thread goes
- * through its own struct packer (packer.h), which shares with the vault only what is marked
- * shared below.
+ * through its own struct packer (packer.h), which shares with the vault only what is
+ * marked shared below.
  *
  * Invariants:
  * - An entry is put before it counts, and its parcel is removed only when each of its
- *   entries has died or was put elsewhere: every instant is a valid state to be killed in.
+ *   entries has died or was put elsewhere: every instant is a valid state to be killed
+ * in.
  * - A parcel is given out only after the service manager was seen to have taken it (the
  *   probe of store.h).
- * - Each entry of a parcel is accounted for exactly once, as dead or as moved. locations[]
- *   says where a slot's valid entry is; whoever takes it out of there by an atomic exchange
- *   does the accounting.
+ * - Each entry of a parcel is accounted for exactly once, as dead or as moved.
+ * locations[] says where a slot's valid entry is; whoever takes it out of there by an
+ * atomic exchange does the accounting.
  */
 #pragma once
 
@@ -32,7 +33,8 @@
 #define VAULT_PARCELS_MAX 4094u
 /* Entries that some sweep may leave behind: parcels emptier than this are merged. */
 #define VAULT_MERGE_BELOW (PARCEL_ENTRIES_MAX / 2)
-/* How long a full store is left alone before it is tried again, unless a parcel was dropped. */
+/* How long a full store is left alone before it is tried again, unless a parcel was
+ * dropped. */
 #define VAULT_RETRY_USEC_MIN (1 * USEC_PER_SEC)
 #define VAULT_RETRY_USEC_MAX (60 * USEC_PER_SEC)
 /* How often a wait for the manager looks at the clock. */
@@ -41,22 +43,22 @@
 struct packer;
 
 enum parcel_state {
-	PARCEL_NONE,	 /* the index is free */
+	PARCEL_NONE,     /* the index is free */
 	PARCEL_UPLOADED, /* sent to the manager, not yet known to be taken */
-	PARCEL_SPARE,	 /* taken, waits for a packer */
-	PARCEL_CURRENT,	 /* a packer adds to it; only that packer may change the state */
-	PARCEL_SEALED,	 /* gets no further entries; the main thread's to sweep */
+	PARCEL_SPARE,    /* taken, waits for a packer */
+	PARCEL_CURRENT,  /* a packer adds to it; only that packer may change the state */
+	PARCEL_SEALED,   /* gets no further entries; the main thread's to sweep */
 };
 
 struct vault_parcel {
 	_Atomic uint32_t state; /* enum parcel_state; shared */
-	int send_fd;		/* -EBADF when adopted */
+	int send_fd;            /* -EBADF when adopted */
 	int store_fd;
 	_Atomic uint32_t n_entries; /* shared; written by its packer until it is sealed */
-	_Atomic uint32_t n_dead;  /* shared */
-	uint32_t n_moved;	  /* main thread */
-	uint32_t n_dead_at_tick;  /* main thread: n_dead at the last tick */
-	struct packer *owner;	  /* while current */
+	_Atomic uint32_t n_dead;    /* shared */
+	uint32_t n_moved;           /* main thread */
+	uint32_t n_dead_at_tick;    /* main thread: n_dead at the last tick */
+	struct packer *owner;       /* while current */
 };
 
 struct vault {
@@ -80,11 +82,11 @@ struct vault {
 	uint32_t n_spares_wanted;
 	uint32_t n_parcels;
 	_Atomic bool full; /* shared */
-	uint32_t n_batch; /* parcels that are uploaded at once, at the most */
+	uint32_t n_batch;  /* parcels that are uploaded at once, at the most */
 	uint64_t retry_usec;
 	uint64_t retry_delay_usec;
 	struct packer *packer; /* the main thread's own, for sweeping */
-	uint32_t parcels_end; /* parcels from here on were never used */
+	uint32_t parcels_end;  /* parcels from here on were never used */
 	/* Called when packers should look: there are spares, or a parcel is wanted back
 	 * (packer_rotate_if_wanted()). May be NULL. */
 	void (*wake_packers)(void *userdata);
@@ -110,21 +112,21 @@ struct vault *vault_free(struct vault *vault);
 int vault_fd(const struct vault *vault);
 
 /*
- * Does what is due: takes note of an answered probe, uploads further parcels, sweeps those
- * that packers have sealed. Never blocks on a worker.
+ * Does what is due: takes note of an answered probe, uploads further parcels, sweeps
+ * those that packers have sealed. Never blocks on a worker.
  */
 void vault_dispatch(struct vault *vault);
 
 /*
- * To be called about once a second: sweeps what had no death since the last tick, retries a
- * full store.
+ * To be called about once a second: sweeps what had no death since the last tick, retries
+ * a full store.
  */
 void vault_tick(struct vault *vault);
 
 /*
  * Uploads until there are spare parcels, and waits for the manager's answer, at most
- * timeout_usec. Returns 0, -ENOSPC if the store has no room, -ETIMEDOUT, or the errno of the
- * failing call.
+ * timeout_usec. Returns 0, -ENOSPC if the store has no room, -ETIMEDOUT, or the errno of
+ * the failing call.
  */
 int vault_stock_wait(struct vault *vault, uint64_t timeout_usec);
 
@@ -138,8 +140,8 @@ uint32_t vault_n_parcels(const struct vault *vault);
 void vault_entry_died(struct vault *vault, uint32_t location);
 
 /*
- * For packers: a spare parcel's index, or -EBUSY; the main thread is asked for more. The last
- * spare is for the main thread alone: sweeping is what makes room in a full store.
+ * For packers: a spare parcel's index, or -EBUSY; the main thread is asked for more. The
+ * last spare is for the main thread alone: sweeping is what makes room in a full store.
  */
 int vault_take_spare(struct vault *vault, struct packer *owner);
 
@@ -149,8 +151,8 @@ void vault_seal(struct vault *vault, uint32_t index);
 /* For packers: moves up to n free slots to ret_slots; returns how many (0: ledger full). */
 uint32_t vault_take_slots(struct vault *vault, uint32_t *ret_slots, uint32_t n);
 
-/* For packers: gives n free slots back. Returns 0 or -ENOMEM (they are lost until the next
- * adopt then). */
+/* For packers: gives n free slots back. Returns 0 or -ENOMEM (they are lost until the
+ * next adopt then). */
 int vault_return_slots(struct vault *vault, const uint32_t *slots, uint32_t n);
 
 /* For adopt: removes parcel number index from the store and closes it. */

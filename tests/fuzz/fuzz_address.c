@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* address_parse(): what it takes is a host or a path, and a port, each within its bounds. */
+/* address_parse(): what it takes is a host or a path, and a port, each within its bounds.
+ */
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,8 +18,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	memcpy(text, data, size);
 	text[size] = '\0';
 	r = address_parse(text, &address, error, sizeof(error));
-	if (r == 0 && (address.host[0] == '\0' || (!address.is_path && atoi(address.port) < 1) ||
-		       atoi(address.port) > 65535))
+	if (r == 0 &&
+	    (address.host[0] == '\0' || (!address.is_path && atoi(address.port) < 1) ||
+	     atoi(address.port) > 65535))
 		abort();
 	if (r < 0 && error[0] == '\0')
 		abort();

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * vault_adopt(): a store of any content. The input describes a ledger (its slots, then patches
- * to its bytes) and parcels of entries with labels of any content. Whatever they are, adopt
- * comes to an end, and no fd is left open.
+ * vault_adopt(): a store of any content. The input describes a ledger (its slots, then
+ * patches to its bytes) and parcels of entries with labels of any content. Whatever they
+ * are, adopt comes to an end, and no fd is left open.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -24,7 +24,8 @@
 #define N_PARCELS 3
 #define ENTRIES_MAX 12
 
-/* A service manager that forgets all that it is told: fds without room for them are closed. */
+/* A service manager that forgets all that it is told: fds without room for them are
+ * closed. */
 static void *forget(void *userdata)
 {
 	int fd = *(int *)userdata;
@@ -174,7 +175,8 @@ static void adopt(const struct stored_fd *stored, size_t n)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static const char *const names[] = {"ledger", "p0", "p1", "p7", "probe", "x", "p01"};
+	static const char *const names[] = {"ledger", "p0", "p1", "p7",
+					    "probe",  "x",  "p01"};
 	struct input input = {.data = data, .size = size};
 	struct stored_fd stored[N_PARCELS + 1];
 	int before;

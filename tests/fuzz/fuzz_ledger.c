@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * ledger_map() and ledger_slot_is_sane(): a file of any content. The input is a size, seals,
- * and patches (offset, value) to a valid ledger, since random bytes would hardly get past the
- * magic.
+ * ledger_map() and ledger_slot_is_sane(): a file of any content. The input is a size,
+ * seals, and patches (offset, value) to a valid ledger, since random bytes would hardly
+ * get past the magic.
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -45,7 +45,8 @@ static int make_file(struct input *input)
 	}
 	ledger_done(&ledger);
 	patch(fd, input);
-	(void)fcntl(fd, F_ADD_SEALS, (seals & 1 ? F_SEAL_SHRINK : 0) | (seals & 2 ? F_SEAL_GROW : 0));
+	(void)fcntl(fd, F_ADD_SEALS,
+		    (seals & 1 ? F_SEAL_SHRINK : 0) | (seals & 2 ? F_SEAL_GROW : 0));
 	return fd;
 }
 

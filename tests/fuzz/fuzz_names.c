@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* store_parcel_index(): a name from the store is a parcel's only in the form that we write. */
+/* store_parcel_index(): a name from the store is a parcel's only in the form that we
+ * write. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* options_parse(): a command line, of words that end in NUL. What is refused is explained. */
+/* options_parse(): a command line, of words that end in NUL. What is refused is
+ * explained. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,7 +15,8 @@ static int split(char *text, size_t size, char *words[WORDS_MAX + 2])
 	int n = 0;
 
 	words[n++] = name;
-	for (char *word = text; word < text + size && n <= WORDS_MAX; word += strlen(word) + 1)
+	for (char *word = text; word < text + size && n <= WORDS_MAX;
+	     word += strlen(word) + 1)
 		words[n++] = word;
 	words[n] = NULL;
 	return n;
@@ -34,8 +36,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	r = options_parse(n, words, &options, error, sizeof(error));
 	if (r < 0 && error[0] == '\0')
 		abort();
-	if (r == OPTIONS_RUN && (options.buffer_bytes < 1 || options.n_threads > THREADS_MAX ||
-				 options.buffer_bytes > BUFFER_BYTES_MAX))
+	if (r == OPTIONS_RUN &&
+	    (options.buffer_bytes < 1 || options.n_threads > THREADS_MAX ||
+	     options.buffer_bytes > BUFFER_BYTES_MAX))
 		abort();
 	free(text);
 	return 0;

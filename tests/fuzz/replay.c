@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Runs a fuzz target over every file of a corpus, without a fuzzer: what was once found stays
- * found, in the ordinary test run and with every compiler. Prints TAP.
+ * Runs a fuzz target over every file of a corpus, without a fuzzer: what was once found
+ * stays found, in the ordinary test run and with every compiler. Prints TAP.
  */
 #include <dirent.h>
 #include <stdio.h>
@@ -48,7 +48,8 @@ int main(int argc, char *argv[])
 	for (int i = 0; i < n; i++) {
 		int r = replay_file(argv[1], entries[i]->d_name);
 
-		printf("%s %d - %s\n", r == 0 ? "ok" : "not ok", i + 1, entries[i]->d_name);
+		printf("%s %d - %s\n", r == 0 ? "ok" : "not ok", i + 1,
+		       entries[i]->d_name);
 		n_failed += r != 0;
 		free(entries[i]);
 	}

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * With SO_LINGER of zero, which an accepted socket inherits from its listener, the last close
- * of a connection sends an RST, whoever's copy is the last: here a parcel's. Switched off
- * before, it sends what is left and a FIN.
+ * With SO_LINGER of zero, which an accepted socket inherits from its listener, the last
+ * close of a connection sends an RST, whoever's copy is the last: here a parcel's.
+ * Switched off before, it sends what is left and a FIN.
  *
- * listener (what a connection that is cut off looks like) and connection (its end in order)
- * rely on it.
- * Source: socket(7), SO_LINGER; __tcp_close() in net/ipv4/tcp.c.
+ * listener (what a connection that is cut off looks like) and connection (its end in
+ * order) rely on it. Source: socket(7), SO_LINGER; __tcp_close() in net/ipv4/tcp.c.
  */
 
 #include "check.h"
@@ -16,7 +15,8 @@ static void set_linger(int fd, bool on)
 {
 	struct linger linger = {.l_onoff = on};
 
-	(void)must(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)), "SO_LINGER");
+	(void)must(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)),
+		   "SO_LINGER");
 }
 
 /* A connection whose accepted side is in a parcel only. */
@@ -55,9 +55,12 @@ static void last_close_in_order_ends(void)
 
 	park_accepted(&out, &peer, true);
 	(void)close(out);
-	check(wait_for(peer, POLLRDHUP) & POLLRDHUP, "in order: the parcel's close sends a FIN");
-	check_equal(outcome(recv(peer, text, sizeof(text), 0)), 4, "in order: behind the tail");
-	check_equal(outcome(recv(peer, text, sizeof(text), 0)), 0, "in order: then the end");
+	check(wait_for(peer, POLLRDHUP) & POLLRDHUP,
+	      "in order: the parcel's close sends a FIN");
+	check_equal(outcome(recv(peer, text, sizeof(text), 0)), 4,
+		    "in order: behind the tail");
+	check_equal(outcome(recv(peer, text, sizeof(text), 0)), 0,
+		    "in order: then the end");
 }
 
 int main(void)

@@ -109,9 +109,8 @@ static void unix_peer_closed(void)
 	(void)must(send(ours, "unread", 6, 0), "send");
 	(void)close(peer);
 	check_splice(ours, -EPIPE, true, "an AF_UNIX peer that left bytes unread");
-	check_equal(
-		outcome(recv(ours, (char[1]){0}, 1, 0)), -ECONNRESET,
-		"an AF_UNIX peer that left bytes unread: the error is left to a read");
+	check_equal(outcome(recv(ours, (char[1]){0}, 1, 0)), -ECONNRESET,
+		    "an AF_UNIX peer that left bytes unread: the error is left to a read");
 }
 
 /* A splice that fills the socket takes what fits and leaves the rest in the pipe. */

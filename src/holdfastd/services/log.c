@@ -25,7 +25,7 @@ struct log_job {
 	struct connection *connection;
 	struct log_job *next;
 	bool is_under_way;
-	size_t n_bytes;	  /* of the stream that the entry stands for */
+	size_t n_bytes;   /* of the stream that the entry stands for */
 	size_t n_scanned; /* pending bytes in which there is no end of a line */
 	char peer[SOCKET_NAME_SIZE];
 	char listener[SOCKET_NAME_SIZE];
@@ -69,8 +69,8 @@ static char *format_buffer(const unsigned char *bytes, size_t n, size_t buffer_b
 		return NULL;
 	*end++ = '[';
 	for (size_t i = 0; i < buffer_bytes; i++)
-		end += snprintf(end, size - (size_t)(end - text), "%s%u", i > 0 ? " " : "",
-				i < n ? bytes[i] : 0);
+		end += snprintf(end, size - (size_t)(end - text), "%s%u",
+				i > 0 ? " " : "", i < n ? bytes[i] : 0);
 	*end++ = ']';
 	*end = '\0';
 	return text;
@@ -79,11 +79,12 @@ static char *format_buffer(const unsigned char *bytes, size_t n, size_t buffer_b
 /* Whether a character may stand in a journal line as it is. */
 static bool is_plain(wchar_t c)
 {
-	return c == L'\t' || (c >= 0x20 && c != 0x7f && !(c >= 0x80 && c < 0xa0) && c != L'\\');
+	return c == L'\t' ||
+	       (c >= 0x20 && c != 0x7f && !(c >= 0x80 && c < 0xa0) && c != L'\\');
 }
 
-/* The line without its end; what is no printable UTF-8 becomes \xNN, so that nobody can forge
- * a terminal's codes or another line. */
+/* The line without its end; what is no printable UTF-8 becomes \xNN, so that nobody can
+ * forge a terminal's codes or another line. */
 static char *format_line(const char *bytes, size_t n)
 {
 	char *text = malloc(4 * n + 1), *end = text;
@@ -151,7 +152,8 @@ static void add_fields(struct log_job *job, const char *bytes, size_t n)
 	log_entry_add_data(entry, "HOLDFAST_DATA", bytes, n);
 }
 
-/* Sends the first n pending bytes on their way, or tries again soon if there is no memory. */
+/* Sends the first n pending bytes on their way, or tries again soon if there is no
+ * memory. */
 static void submit(struct connection *connection, const char *bytes, size_t n)
 {
 	struct log_job *job = connection->log_job;
@@ -167,11 +169,12 @@ static void submit(struct connection *connection, const char *bytes, size_t n)
 	log_entry_init(&job->entry, LOG_INFO);
 	job->entry.done = entry_done;
 	add_fields(job, bytes, n);
-	log_entry_add(&job->entry, "MESSAGE=pid: %d, conn read %zu bytes, %s: %s", getpid(), n,
-		      is_line ? "line" : "val", text);
+	log_entry_add(&job->entry, "MESSAGE=pid: %d, conn read %zu bytes, %s: %s",
+		      getpid(), n, is_line ? "line" : "val", text);
 	free(text);
 	if (job->entry.n_fields != LOG_JOB_FIELDS) {
-		/* An entry with a field missing for lack of memory would lose what is in it */
+		/* An entry with a field missing for lack of memory would lose what is in
+		 * it */
 		log_entry_done(&job->entry);
 		worker_set_ready(connection->worker, connection);
 		return;
@@ -207,19 +210,21 @@ static size_t entry_size(struct connection *connection, const char *bytes, size_
 	if (flow->state == FLOW_ENDING || flow->pending >= LOG_LINE_BYTES_MAX)
 		return n;
 	/*
-	 * Crumbs may have filled the slots of the pipe. Where packing them does not help, a
-	 * piece of the line goes out as it is
+	 * Crumbs may have filled the slots of the pipe. Where packing them does not help,
+	 * a piece of the line goes out as it is
 	 */
 	if (is_pipe_full(flow) &&
-	    (flow_repack(flow, &worker->pipes, worker->scratch_fd) < 0 || is_pipe_full(flow)))
+	    (flow_repack(flow, &worker->pipes, worker->scratch_fd) < 0 ||
+	     is_pipe_full(flow)))
 		return n;
 	return 0;
 }
 
 static size_t entry_bytes_max(const struct connection *connection)
 {
-	return options_of(connection)->frame == FRAME_READ ? options_of(connection)->buffer_bytes
-							   : LOG_LINE_BYTES_MAX;
+	return options_of(connection)->frame == FRAME_READ
+		       ? options_of(connection)->buffer_bytes
+		       : LOG_LINE_BYTES_MAX;
 }
 
 /* Looks at the pending bytes. Returns whether an entry of them is under way now. */
@@ -250,7 +255,8 @@ static bool submit_pending(struct connection *connection)
 
 bool log_wants_more(const struct connection *connection)
 {
-	return !connection->log_job->is_under_way && connection->flows[0].state == FLOW_OPEN;
+	return !connection->log_job->is_under_way &&
+	       connection->flows[0].state == FLOW_OPEN;
 }
 
 int log_advance(struct connection *connection)
@@ -284,8 +290,8 @@ int log_advance(struct connection *connection)
 
 /* ---- what was written ---- */
 
-/* Takes n bytes, which have been logged, from the pipe: in one call, so that a crash finds all
- * of them there or none. */
+/* Takes n bytes, which have been logged, from the pipe: in one call, so that a crash
+ * finds all of them there or none. */
 static bool consume(const struct flow *flow, size_t n)
 {
 	char *bytes = malloc(n);
@@ -312,7 +318,8 @@ static void job_written(struct log_job *job)
 	connection_set_in_hand(connection, true);
 	if (!consume(flow, job->n_bytes)) {
 		/* Without memory, or with another reader, it can't be continued exactly */
-		connection_abort(connection, "what was logged could not be taken from its pipe");
+		connection_abort(connection,
+				 "what was logged could not be taken from its pipe");
 		return;
 	}
 	flow_note_drained(flow, &connection->worker->pipes, job->n_bytes);

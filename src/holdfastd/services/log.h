@@ -2,10 +2,10 @@
 /*
  * The log service: each read of a connection, or each line, becomes a journal entry.
  *
- * An entry's bytes are copied out of the pipe (tee), logged, and only then taken from it. So a
- * crash can repeat the last entry, never lose one; its offset in the stream shows a repeat.
- * One entry of a connection is on its way at a time, through the log thread: a slow journal
- * lets this connection wait, and nobody else.
+ * An entry's bytes are copied out of the pipe (tee), logged, and only then taken from it.
+ * So a crash can repeat the last entry, never lose one; its offset in the stream shows a
+ * repeat. One entry of a connection is on its way at a time, through the log thread: a
+ * slow journal lets this connection wait, and nobody else.
  */
 #pragma once
 
@@ -15,9 +15,9 @@ struct connection;
 struct log_job;
 
 /*
- * The longest line that makes one entry; a longer one makes several. It is what fits into a
- * default pipe; the pipes of a user beyond fs.pipe-user-pages-soft are smaller, and so are
- * the pieces then.
+ * The longest line that makes one entry; a longer one makes several. It is what fits into
+ * a default pipe; the pipes of a user beyond fs.pipe-user-pages-soft are smaller, and so
+ * are the pieces then.
  */
 #define LOG_LINE_BYTES_MAX 49152
 

@@ -26,7 +26,8 @@ static void say_failed(struct connection *connection, int r)
 	static _Atomic uint64_t last_usec;
 	uint64_t now = connection->worker->now_usec, last = last_usec;
 
-	if (now - last < SAY_EVERY_USEC || !atomic_compare_exchange_strong(&last_usec, &last, now))
+	if (now - last < SAY_EVERY_USEC ||
+	    !atomic_compare_exchange_strong(&last_usec, &last, now))
 		return;
 	connection_log(connection, LOG_WARNING, MESSAGE_UPSTREAM,
 		       "Connection %llu was reset: no address of the upstream answered (%s)",
@@ -43,22 +44,26 @@ static int connect_to(const struct connection *connection,
 	fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
-	listener_set_options(fd, connection->worker->shared->options->keepalive_idle_usec);
-	if (connect(fd, (const struct sockaddr *)&address->address, address->length) < 0 &&
+	listener_set_options(fd,
+			     connection->worker->shared->options->keepalive_idle_usec);
+	if (connect(fd, (const struct sockaddr *)&address->address, address->length) <
+		    0 &&
 	    errno != EINPROGRESS)
 		return -errno;
 	return take_fd(&fd);
 }
 
 /*
- * Begins to connect to the next address that does not fail at once. Returns 0, or the error of
- * the last address. -EAGAIN: the backlog of a UNIX socket is full; it may be tried again.
+ * Begins to connect to the next address that does not fail at once. Returns 0, or the
+ * error of the last address. -EAGAIN: the backlog of a UNIX socket is full; it may be
+ * tried again.
  */
 static int connect_next(struct connection *connection)
 {
 	int r = -EHOSTUNREACH;
 
-	while (connection->addresses && connection->next_address < connection->addresses->n) {
+	while (connection->addresses &&
+	       connection->next_address < connection->addresses->n) {
 		size_t i = connection->next_address++;
 
 		r = connect_to(connection, &connection->addresses->addresses[i]);
@@ -89,8 +94,8 @@ static bool is_resolving(const struct connection *connection)
 }
 
 /*
- * For a client whose upstream can't take it just now (-EAGAIN), or whose name is still being
- * looked up after a restart: looks again soon, for as long as a connect may take.
+ * For a client whose upstream can't take it just now (-EAGAIN), or whose name is still
+ * being looked up after a restart: looks again soon, for as long as a connect may take.
  */
 static bool try_again_soon(struct connection *connection, int r)
 {
@@ -156,14 +161,16 @@ static void drop_upstream(struct connection *connection)
 	peer->fd = fd_close(peer->fd);
 }
 
-/* The current upstream socket came to nothing for reason r: goes on with the next address. */
+/* The current upstream socket came to nothing for reason r: goes on with the next
+ * address. */
 static void follow(struct connection *connection, int r)
 {
 	int next;
 
 	drop_upstream(connection);
 	if (!connection->addresses && connection->worker->shared->upstream)
-		connection->addresses = upstream_get(connection->worker->shared->upstream);
+		connection->addresses =
+			upstream_get(connection->worker->shared->upstream);
 	next = connect_next(connection);
 	if (next == 0) {
 		next = put_again(connection);
@@ -200,7 +207,8 @@ void relay_advance(struct connection *connection)
 
 	/* One that is merely hung may have said all it wants to: that is still delivered */
 	if (connection->peers[PEER_CLIENT].failed) {
-		connection_abort(connection, "the client left before the upstream answered");
+		connection_abort(connection,
+				 "the client left before the upstream answered");
 		return;
 	}
 	if (peer->fd < 0 || !(peer->writable || peer->hung))
