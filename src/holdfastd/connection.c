@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/socket.h"
 #include "base/time.h"
+#include "holdfastd/accept.h"
 #include "holdfastd/listener.h"
 #include "holdfastd/messages.h"
 #include "holdfastd/services/log.h"
@@ -147,7 +148,7 @@ static struct flow *flow_out_of(struct connection *connection, const struct peer
 	return NULL;
 }
 
-static bool has_failed(const struct connection *connection)
+bool connection_has_failed(const struct connection *connection)
 {
 	return connection->peers[PEER_CLIENT].failed ||
 	       connection->peers[PEER_UPSTREAM].failed;
@@ -234,7 +235,7 @@ static void settle(struct connection *connection)
 	kill_flows_into_failed(connection);
 	if (!is_over(connection))
 		return;
-	if (has_failed(connection))
+	if (connection_has_failed(connection))
 		begin_reset(connection);
 	else
 		end_in_order(connection);
@@ -246,7 +247,7 @@ static void note_active(struct connection *connection)
 
 	connection->active_usec = worker->now_usec;
 	connection->record->active_usec = worker->now_usec;
-	if (has_failed(connection)) {
+	if (connection_has_failed(connection)) {
 		connection->since_usec = worker->now_usec;
 		worker_set_failing(worker, connection);
 	} else {
@@ -257,7 +258,7 @@ static void note_active(struct connection *connection)
 static void move(struct connection *connection)
 {
 	struct worker *worker = connection->worker;
-	bool had_failed = has_failed(connection);
+	bool had_failed = connection_has_failed(connection);
 
 	for (unsigned i = 0; i < connection->n_flows; i++) {
 		struct flow *flow = &connection->flows[i];
@@ -273,7 +274,7 @@ static void move(struct connection *connection)
 		connection->n_moved_noted = n_moved(connection);
 		note_active(connection);
 	}
-	if (has_failed(connection) && !had_failed) {
+	if (connection_has_failed(connection) && !had_failed) {
 		/* There may be no further event, and what the peer has left is to be read
 		 */
 		worker_set_ready(worker, connection);
@@ -374,7 +375,7 @@ void connection_timeout(struct connection *connection)
 		break;
 	case CONNECTION_OPEN:
 		connection_abort(connection,
-				 has_failed(connection)
+				 connection_has_failed(connection)
 					 ? "a peer reset it, and the other takes no bytes"
 					 : "idle for too long");
 		break;
@@ -409,8 +410,8 @@ static void init_flows(struct connection *connection)
 	}
 }
 
-static struct connection *connection_new(struct worker *worker, uint32_t slot,
-					 enum service_kind service)
+struct connection *connection_new(struct worker *worker, uint32_t slot,
+				  enum service_kind service)
 {
 	struct connection *connection = calloc(1, sizeof(*connection));
 
@@ -466,7 +467,7 @@ int connection_put(struct connection *connection, uint32_t generation)
 	r = packer_put(&worker->packer, connection->slot, generation, fds, n);
 	if (r < 0) {
 		explain_put(worker, r);
-		worker_pause_accept(worker, ACCEPT_RETRY_USEC);
+		accept_pause(worker, ACCEPT_RETRY_USEC);
 	}
 	return r;
 }
@@ -513,139 +514,5 @@ void connection_open(struct worker *worker, int client_fd)
 refuse:
 	socket_abort(client_fd);
 	(void)fd_close(client_fd);
-	worker_pause_accept(worker, ACCEPT_RETRY_USEC);
-}
-
-/* ---- adopt ---- */
-
-/* No byte is read before the upstream has answered. */
-static bool has_moved(const struct connection *connection)
-{
-	for (size_t i = 0; i < LEDGER_FLOWS; i++)
-		if (connection->record->flows[i].pipe != 0 ||
-		    connection->record->flows[i].n_read != 0)
-			return true;
-	return false;
-}
-
-static int check_adopted(const struct connection *connection,
-			 const struct adopted_entry *entry,
-			 struct pool_pipe *pipes[LEDGER_FLOWS])
-{
-	uint32_t flags = connection->record->flags;
-
-	if (flags & SLOT_ABORTED)
-		return -ECONNABORTED;
-	if (connection->service == SERVICE_RELAY && entry->n_fds < 2 &&
-	    flags & SLOT_CONNECTED)
-		return -EBADMSG;
-	if (connection->service != SERVICE_RELAY && entry->n_fds != 1)
-		return -EBADMSG;
-	if (connection->service == SERVICE_RELAY && !(flags & SLOT_CONNECTED) &&
-	    has_moved(connection))
-		return -EBADMSG;
-	for (unsigned i = 0; i < LEDGER_FLOWS; i++)
-		if ((connection->record->flows[i].pipe != 0) != (pipes[i] != NULL) ||
-		    (pipes[i] && i >= connection->n_flows))
-			return -EBADMSG;
-	return 0;
-}
-
-static int adopt_peers(struct connection *connection)
-{
-	for (size_t i = 0; i < CONNECTION_PEERS; i++) {
-		struct peer *peer = &connection->peers[i];
-		int flags;
-
-		if (peer->fd < 0)
-			continue;
-		flags = fcntl(peer->fd, F_GETFL);
-		if (flags < 0 || fcntl(peer->fd, F_SETFL, flags | O_NONBLOCK) < 0)
-			return -errno;
-		if (connection->record->flags & reset_flags[i])
-			peer_fail(peer);
-	}
-	return 0;
-}
-
-static int adopt_flows(struct connection *connection,
-		       struct pool_pipe *pipes[LEDGER_FLOWS])
-{
-	for (unsigned i = 0; i < connection->n_flows; i++) {
-		int r = flow_adopt(&connection->flows[i], pipes[i]);
-
-		pipes[i] = NULL;
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-static int adopt_state(struct connection *connection, struct adopted_entry *entry,
-		       struct pool_pipe *pipes[LEDGER_FLOWS])
-{
-	int r;
-
-	r = check_adopted(connection, entry, pipes);
-	if (r == 0)
-		r = adopt_peers(connection);
-	if (r < 0)
-		return r;
-	if (connection->service == SERVICE_RELAY &&
-	    !(connection->record->flags & SLOT_CONNECTED))
-		return relay_adopt(connection);
-	return adopt_flows(connection, pipes);
-}
-
-static void discard_pipes(struct worker *worker, struct pool_pipe *pipes[LEDGER_FLOWS])
-{
-	for (size_t i = 0; i < LEDGER_FLOWS; i++)
-		if (pipes[i])
-			pipe_pool_discard(&worker->pipes, pipes[i]);
-}
-
-static void refuse_entry(struct worker *worker, uint32_t slot,
-			 struct adopted_entry *entry)
-{
-	for (int i = 0; i < entry->n_fds; i++) {
-		socket_abort(entry->fds[i]);
-		(void)fd_close(entry->fds[i]);
-	}
-	packer_free_slot(&worker->packer, slot);
-}
-
-int connection_adopt(struct worker *worker, uint32_t slot, struct adopted_entry *entry,
-		     struct pool_pipe *pipes[LEDGER_FLOWS], uint64_t active_usec)
-{
-	struct ledger_slot *record = &worker->shared->vault->ledger.slots[slot];
-	struct connection *connection = NULL;
-	int r;
-
-	if (service_is_known(record->service))
-		connection =
-			connection_new(worker, slot, (enum service_kind)record->service);
-	if (!connection) {
-		discard_pipes(worker, pipes);
-		refuse_entry(worker, slot, entry);
-		return -EBADMSG;
-	}
-	for (int i = 0; i < entry->n_fds; i++)
-		peer_set_fd(&connection->peers[i], entry->fds[i]);
-	connection->active_usec = active_usec;
-	worker_add(worker, connection);
-	r = adopt_state(connection, entry, pipes);
-	if (r < 0) {
-		discard_pipes(worker, pipes);
-		connection_abort(connection, "it can't be continued exactly");
-		return r;
-	}
-	record->n_adopts++;
-	if (has_failed(connection)) {
-		connection->since_usec = worker->now_usec;
-		worker_set_failing(worker, connection);
-	} else {
-		worker_set_idle(worker, connection);
-	}
-	worker_set_ready(worker, connection);
-	return 0;
+	accept_pause(worker, ACCEPT_RETRY_USEC);
 }

@@ -83,6 +83,13 @@ struct connection {
 };
 
 /*
+ * Makes the memory of a connection whose slot is taken, without sockets yet. Returns NULL
+ * without memory. For connection-adopt.c.
+ */
+struct connection *connection_new(struct worker *worker, uint32_t slot,
+				  enum service_kind service);
+
+/*
  * Serves a newly accepted client. Takes client_fd over in any case; what fails is logged.
  */
 void connection_open(struct worker *worker, int client_fd);
@@ -119,6 +126,9 @@ void connection_timeout(struct connection *connection);
 
 /* Frees the memory of a closed connection. Returns NULL. */
 struct connection *connection_free(struct connection *connection);
+
+/* Whether one of its sides has ended in an error. */
+bool connection_has_failed(const struct connection *connection);
 
 /* The bytes of it that are in pipes. */
 uint64_t connection_pending(const struct connection *connection);

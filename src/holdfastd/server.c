@@ -2,14 +2,12 @@
 #include "holdfastd/server.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <systemd/sd-daemon.h>
@@ -17,12 +15,10 @@
 
 #include "base/fd.h"
 #include "base/log.h"
-#include "base/pipe.h"
-#include "base/socket.h"
 #include "base/time.h"
 #include "holdfastd/crash.h"
-#include "holdfastd/listener.h"
 #include "holdfastd/messages.h"
+#include "holdfastd/recover.h"
 #include "holdfastd/worker.h"
 
 /* How long the service manager may take to answer the first uploads. */
@@ -30,9 +26,6 @@
 #define TICK_USEC USEC_PER_SEC
 /* A process that has lived for this long ends a row of crashes. */
 #define SETTLED_USEC (10 * USEC_PER_SEC)
-/* After a row of crashes: the first delay, doubled for each further one up to the last. */
-#define CRASH_DELAY_FIRST_USEC (20 * USEC_PER_MSEC)
-#define CRASH_DELAY_LAST_USEC (5 * USEC_PER_SEC)
 /* Fds that are nobody's connection: standard ones, epolls, listeners, logs, spares. */
 #define FILES_RESERVED 64
 #define STATUS_SIZE 256
@@ -40,15 +33,13 @@
 struct server {
 	struct shared shared;
 	struct adopt_report report;
-	uint32_t n_adopted;
+	struct recovery recovery;
 	uint64_t started_usec;
-	uint64_t last_alive_usec; /* the process before this one, as far as it is known */
-	uint64_t watchdog_usec;   /* 0: none */
+	uint64_t watchdog_usec; /* 0: none */
 	uint64_t rounds_seen[THREADS_MAX];
 	unsigned n_missed[THREADS_MAX]; /* checks in a row without a round in between */
 	char status[STATUS_SIZE];
 	sd_event *event;
-	int exit_status;
 };
 
 /* ---- limits ---- */
@@ -113,218 +104,6 @@ static unsigned n_threads(const struct options *options)
 static_assert(THREADS_MAX <= LEDGER_WORKERS_MAX,
 	      "the ledger names what each worker has in hand");
 
-/* ---- adopt ---- */
-
-static void close_stored(const struct stored_fd *stored, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		(void)fd_close(stored[i].fd);
-}
-
-static void say_ledger(const struct adopt_report *report)
-{
-	switch (report->ledger) {
-	case ADOPT_LEDGER_NONE:
-	case ADOPT_LEDGER_FOUND:
-		break;
-	case ADOPT_LEDGER_DAMAGED:
-		log_line(LOG_ERR, MESSAGE_LEDGER,
-			 "The stored ledger is damaged: the connections that it described were "
-			 "reset");
-		break;
-	case ADOPT_LEDGER_INCOMPATIBLE:
-		log_line(LOG_ERR, MESSAGE_LEDGER,
-			 "The stored ledger is from a newer version that this one can't read: "
-			 "its connections were reset");
-		break;
-	}
-	if (report->n_damaged > 0)
-		log_line(LOG_ERR, MESSAGE_LEDGER,
-			 "%u stored entries made no sense and were reset",
-			 report->n_damaged);
-	if (report->n_unknown_fds > 0)
-		log_warning("%u stored fds of unknown names were closed",
-			    report->n_unknown_fds);
-}
-
-static int compare_active(const void *a, const void *b, void *userdata)
-{
-	const struct ledger_slot *slots = userdata;
-	uint64_t x = slots[*(const uint32_t *)a].active_usec;
-	uint64_t y = slots[*(const uint32_t *)b].active_usec;
-
-	return x < y ? -1 : x > y;
-}
-
-/* The slots of all live connections, least recently active first, as timers want them. */
-static uint32_t *list_connections(struct vault *vault, uint32_t *ret_n)
-{
-	struct ledger_slot *slots = vault->ledger.slots;
-	uint32_t *list = calloc(vault->n_adopted + 1, sizeof(*list)), n = 0;
-
-	if (!list)
-		return NULL;
-	for (uint32_t slot = 0; slot < vault->n_adopted; slot++)
-		if (slots[slot].state == SLOT_CONNECTION)
-			list[n++] = slot;
-	qsort_r(list, n, sizeof(*list), compare_active, slots);
-	*ret_n = n;
-	return list;
-}
-
-static bool is_pipe_of_both_ends(int fd)
-{
-	struct stat st;
-
-	return fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode) &&
-	       (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR;
-}
-
-static struct pool_pipe *take_pipe(struct worker *worker, slot_ref ref)
-{
-	struct vault *vault = worker->shared->vault;
-	uint32_t slot = slot_ref_slot(ref);
-	struct adopted_entry entry;
-
-	if (ref == 0 || vault->ledger.slots[slot].state != SLOT_PIPE ||
-	    vault->ledger.slots[slot].generation != slot_ref_generation(ref) ||
-	    !adopt_take(vault, slot, &entry))
-		return NULL;
-	if (!is_pipe_of_both_ends(entry.fds[0])) {
-		(void)fd_close(entry.fds[0]);
-		packer_free_slot(&worker->packer, slot);
-		return NULL;
-	}
-	return pipe_pool_adopt(&worker->pipes, ref, entry.fds[0]);
-}
-
-static void quarantine(struct server *server, uint32_t slot, struct adopted_entry *entry)
-{
-	struct vault *vault = server->shared.vault;
-
-	log_line(LOG_ERR, MESSAGE_QUARANTINED,
-		 "Connection %llu was being handled at %u crashes in a row: it was reset",
-		 (unsigned long long)vault->ledger.slots[slot].id,
-		 vault->ledger.slots[slot].n_crashes);
-	for (int i = 0; i < entry->n_fds; i++) {
-		socket_abort(entry->fds[i]);
-		(void)fd_close(entry->fds[i]);
-	}
-	packer_free_slot(&server->shared.workers[0].packer, slot);
-}
-
-/* When the last byte moved, not counting the time in which no process was there to move
- * it. */
-static uint64_t active_usec(const struct server *server, uint32_t slot)
-{
-	uint64_t active = server->shared.vault->ledger.slots[slot].active_usec;
-	uint64_t away = server->started_usec - server->last_alive_usec;
-
-	if (server->last_alive_usec > server->started_usec ||
-	    active > server->last_alive_usec)
-		return server->started_usec;
-	return active + away;
-}
-
-/* Returns whether the connection goes on; adds its pending bytes to *pending. */
-static bool adopt_connection(struct server *server, struct worker *worker, uint32_t slot,
-			     uint64_t *pending)
-{
-	struct vault *vault = server->shared.vault;
-	struct pool_pipe *pipes[LEDGER_FLOWS] = {0};
-	struct adopted_entry entry;
-	int r;
-
-	if (!adopt_take(vault, slot, &entry))
-		return false;
-	if (adopt_is_quarantined(vault, slot)) {
-		quarantine(server, slot, &entry);
-		return false;
-	}
-	/* A record that makes this crash is to be quarantined as well */
-	vault->ledger.header->in_hand[worker->index] =
-		slot_ref_make(slot, vault->ledger.slots[slot].generation);
-	for (size_t i = 0; i < LEDGER_FLOWS; i++)
-		pipes[i] = take_pipe(worker, vault->ledger.slots[slot].flows[i].pipe);
-	r = connection_adopt(worker, slot, &entry, pipes, active_usec(server, slot));
-	vault->ledger.header->in_hand[worker->index] = 0;
-	if (r < 0)
-		return false;
-	*pending += connection_pending(TAILQ_LAST(&worker->all, connection_list));
-	return true;
-}
-
-/* Pipes that nobody was lent: those that are empty, as they should be, serve again. */
-static void adopt_free_pipes(struct server *server)
-{
-	struct vault *vault = server->shared.vault;
-
-	for (uint32_t slot = 0; slot < vault->n_adopted; slot++) {
-		struct worker *worker =
-			&server->shared.workers[slot % server->shared.n_workers];
-		struct pool_pipe *pipe;
-		size_t pending;
-
-		if (vault->ledger.slots[slot].state != SLOT_PIPE)
-			continue;
-		pipe = take_pipe(worker,
-				 slot_ref_make(slot,
-					       vault->ledger.slots[slot].generation));
-		if (!pipe)
-			continue;
-		if (pipe_get_pending(pipe->fd, &pending) == 0 && pending == 0)
-			pipe_pool_return(&worker->pipes, pipe);
-		else
-			pipe_pool_discard(&worker->pipes, pipe);
-	}
-}
-
-static int adopt_all(struct server *server, uint64_t began_usec)
-{
-	struct shared *shared = &server->shared;
-	uint32_t n = 0, *list = list_connections(shared->vault, &n), n_refused;
-	uint64_t pending = 0;
-
-	if (!list)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < n; i++)
-		server->n_adopted +=
-			adopt_connection(server, &shared->workers[i % shared->n_workers],
-					 list[i], &pending);
-	free(list);
-	adopt_free_pipes(server);
-	(void)adopt_done(
-		shared->vault); /* what is left was in n_damaged or without fds */
-	n_refused = n - server->n_adopted;
-	if (n > 0) {
-		log_line(LOG_INFO, MESSAGE_ADOPTED, "recv tcpconn and read");
-		log_line(LOG_NOTICE, MESSAGE_ADOPTED,
-			 "Adopted %u connections with %llu pending bytes, refused %u, in %.1f ms",
-			 server->n_adopted, (unsigned long long)pending, n_refused,
-			 (double)(time_now_usec() - began_usec) / USEC_PER_MSEC);
-	}
-	return 0;
-}
-
-/* After a row of crashes each start waits longer, so that a loop of them costs little. */
-static void delay_after_crashes(const struct adopt_report *report)
-{
-	uint64_t delay = CRASH_DELAY_FIRST_USEC;
-
-	if (report->crash_signal == 0)
-		return;
-	log_error("The last process crashed (%s); %u in a row",
-		  strsignal((int)report->crash_signal), report->n_crashes_in_row);
-	if (report->n_crashes_in_row < 2)
-		return;
-	for (uint32_t i = 2;
-	     i < report->n_crashes_in_row && delay < CRASH_DELAY_LAST_USEC; i++)
-		delay *= 2;
-	if (delay > CRASH_DELAY_LAST_USEC)
-		delay = CRASH_DELAY_LAST_USEC;
-	(void)usleep((useconds_t)delay);
-}
-
 /* ---- status ---- */
 
 static void set_status(struct server *server)
@@ -334,7 +113,7 @@ static void set_status(struct server *server)
 	(void)snprintf(status, sizeof(status),
 		       "STATUS=%s: %u connections, %u adopted at start, %u restarts survived",
 		       service_name(server->shared.options->service),
-		       server->shared.n_connections, server->n_adopted,
+		       server->shared.n_connections, server->recovery.n_adopted,
 		       server->report.n_starts - 1);
 	if (strcmp(status, server->status) == 0)
 		return;
@@ -487,6 +266,12 @@ static int add_events(struct server *server)
 
 /* ---- the start ---- */
 
+static void close_stored(const struct stored_fd *stored, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		(void)fd_close(stored[i].fd);
+}
+
 static int init_workers(struct server *server, unsigned n)
 {
 	struct shared *shared = &server->shared;
@@ -531,11 +316,15 @@ static int open_vault(struct server *server, const struct stored_fd *stored,
 			&server->report);
 	if (r < 0)
 		return r;
-	say_ledger(&server->report);
-	server->last_alive_usec = shared->vault->ledger.header->alive_usec;
+	recover_say(&server->report);
+	server->recovery = (struct recovery){
+		.shared = shared,
+		.began_usec = server->started_usec,
+		.last_alive_usec = shared->vault->ledger.header->alive_usec,
+	};
 	shared->vault->ledger.header->alive_usec = server->started_usec;
 	crash_init(shared->vault->ledger.header);
-	delay_after_crashes(&server->report);
+	recover_delay(&server->report);
 	return init_workers(server, n);
 }
 
@@ -549,7 +338,7 @@ static int stock_vault(struct server *server)
 
 	if (r != -ENOSPC)
 		return r;
-	if (server->n_adopted == 0 && server->report.n_parcels == 0) {
+	if (server->recovery.n_adopted == 0 && server->report.n_parcels == 0) {
 		log_error(
 			"The service manager stores no file descriptors for this service: set "
 			"FileDescriptorStoreMax=4096 in its unit");
@@ -574,7 +363,6 @@ static int resolve_upstream(struct server *server)
 static int start(struct server *server, const struct stored_fd *stored, size_t n_stored)
 {
 	struct shared *shared = &server->shared;
-	uint64_t began_usec = time_now_usec();
 	int r;
 
 	r = open_vault(server, stored, n_stored);
@@ -583,7 +371,7 @@ static int start(struct server *server, const struct stored_fd *stored, size_t n
 	r = resolve_upstream(server);
 	if (r < 0)
 		return r;
-	r = adopt_all(server, began_usec);
+	r = recover_connections(&server->recovery);
 	if (r < 0)
 		return r;
 	shared->vault->wake_packers = wake_workers;

@@ -7,15 +7,14 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/pipe.h"
 #include "base/time.h"
+#include "holdfastd/accept.h"
 #include "holdfastd/crash.h"
-#include "holdfastd/listener.h"
 #include "holdfastd/messages.h"
 #include "holdfastd/services/log.h"
 
@@ -125,7 +124,7 @@ static void clear_waiting(struct worker *worker, struct connection *connection)
 	connection->is_waiting_for_pipe = false;
 }
 
-static void wake_accept_waiters(struct shared *shared)
+void worker_wake_accept_waiters(struct shared *shared)
 {
 	if (shared->n_accept_waiting == 0)
 		return;
@@ -144,7 +143,7 @@ void worker_remove(struct worker *worker, struct connection *connection)
 	TAILQ_INSERT_TAIL(&worker->closed, connection, all_entry);
 	shared->last_end_usec = worker->now_usec;
 	atomic_fetch_sub(&shared->n_connections, 1);
-	wake_accept_waiters(shared);
+	worker_wake_accept_waiters(shared);
 }
 
 /* Events of this batch may have named them until now; the log thread still may. */
@@ -160,168 +159,6 @@ static void free_closed(struct worker *worker)
 			(void)connection_free(connection);
 		}
 		connection = next;
-	}
-}
-
-/* ---- accepting ---- */
-
-/* EPOLLEXCLUSIVE: one connection wakes one worker, not all of them. */
-static void watch_listeners(struct worker *worker)
-{
-	struct shared *shared = worker->shared;
-	bool failed = false;
-
-	for (size_t i = 0; i < shared->n_listeners; i++) {
-		struct epoll_event event = {
-			.events = EPOLLIN | EPOLLEXCLUSIVE,
-			.data.ptr = (void *)(uintptr_t)&shared->listeners[i],
-		};
-
-		if (epoll_ctl(worker->epoll_fd, EPOLL_CTL_ADD, shared->listeners[i],
-			      &event) < 0)
-			failed = true;
-	}
-	worker->is_accepting = true;
-	if (failed)
-		worker_pause_accept(worker, ACCEPT_RETRY_USEC);
-}
-
-void worker_pause_accept(struct worker *worker, uint64_t usec)
-{
-	struct shared *shared = worker->shared;
-
-	worker->accept_again_usec =
-		usec == USEC_INFINITY ? USEC_INFINITY : worker->now_usec + usec;
-	if (!worker->is_accepting)
-		return;
-	for (size_t i = 0; i < shared->n_listeners; i++)
-		/* Fails only for one that could not be registered */
-		(void)epoll_ctl(worker->epoll_fd, EPOLL_CTL_DEL, shared->listeners[i],
-				NULL);
-	worker->is_accepting = false;
-	atomic_fetch_add(&shared->n_accept_waiting, 1);
-}
-
-static void resume_accept(struct worker *worker)
-{
-	if (worker->is_accepting)
-		return;
-	atomic_fetch_sub(&worker->shared->n_accept_waiting, 1);
-	watch_listeners(worker);
-}
-
-/* Whether one more connection may be accepted; if not, accepting is paused and that is
- * said. */
-static bool may_accept(struct worker *worker)
-{
-	struct shared *shared = worker->shared;
-
-	if (shared->n_connections >= shared->connections_max) {
-		worker_limit_reached(shared, LIMIT_CONNECTIONS,
-				     "%u connections are served, which is the limit "
-				     "(--connections-max=): further ones wait",
-				     shared->connections_max);
-		worker_pause_accept(worker, USEC_INFINITY);
-		/* One may have ended before we were counted as waiting */
-		if (shared->n_connections < shared->connections_max)
-			worker_wake(worker);
-		return false;
-	}
-	if (packer_make_room(&worker->packer) < 0) {
-		if (vault_is_full(shared->vault))
-			worker_limit_reached(shared, LIMIT_STORE,
-					     "The fd store is full (FileDescriptorStoreMax=): "
-					     "further connections wait");
-		worker_pause_accept(worker, ACCEPT_RETRY_USEC);
-		return false;
-	}
-	if (shared->upstream &&
-	    upstream_get_state(shared->upstream) == UPSTREAM_RESOLVING) {
-		worker_pause_accept(worker, USEC_INFINITY);
-		if (upstream_get_state(shared->upstream) != UPSTREAM_RESOLVING)
-			worker_wake(worker);
-		return false;
-	}
-	return true;
-}
-
-static void explain_accept(struct worker *worker, int r)
-{
-	switch (r) {
-	case -EMFILE:
-	case -ENFILE:
-		worker_limit_reached(worker->shared, LIMIT_FILES,
-				     "Out of file descriptors (%s): further connections wait; "
-				     "raise LimitNOFILE= or lower --connections-max=",
-				     strerror(-r));
-		break;
-	default:
-		worker_limit_reached(worker->shared, LIMIT_MEMORY,
-				     "Can't accept connections (%s): they wait",
-				     strerror(-r));
-	}
-	worker_pause_accept(worker, ACCEPT_RETRY_USEC);
-}
-
-/* What accept(2) says about a connection that is gone already, or about nothing at all. */
-static bool is_passing(int error)
-{
-	switch (error) {
-	case EINTR:
-	case ECONNABORTED:
-	case ENETDOWN:
-	case EPROTO:
-	case ENOPROTOOPT:
-	case EHOSTDOWN:
-	case ENONET:
-	case EHOSTUNREACH:
-	case EOPNOTSUPP:
-	case ENETUNREACH:
-	case EPERM:
-		return true;
-	default:
-		return false;
-	}
-}
-
-/* Counts itself in before it looks at leaving, as the main thread does the other way
- * round: one of the two sees the other. */
-static int accept_one(struct worker *worker, int listener)
-{
-	struct shared *shared = worker->shared;
-	int fd = -EAGAIN;
-
-	atomic_fetch_add(&shared->n_connections, 1);
-	if (!shared->leaving) {
-		fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-		if (fd < 0)
-			fd = -errno;
-	}
-	if (fd >= 0) {
-		listener_check_accepted(fd, shared->options->keepalive_idle_usec);
-		connection_open(worker, fd);
-	}
-	/* Counted in for a moment, it may have looked like the last one that there is
-	 * room for */
-	if (atomic_fetch_sub(&shared->n_connections, 1) == shared->connections_max)
-		wake_accept_waiters(shared);
-	return fd;
-}
-
-static void accept_some(struct worker *worker, int listener)
-{
-	for (int i = 0; i < WORKER_ACCEPTS_MAX && worker->is_accepting; i++) {
-		int r;
-
-		if (!may_accept(worker))
-			return;
-		r = accept_one(worker, listener);
-		if (r == -EAGAIN)
-			return;
-		if (r < 0 && !is_passing(-r)) {
-			explain_accept(worker, r);
-			return;
-		}
 	}
 }
 
@@ -417,7 +254,7 @@ static void run_timers(struct worker *worker)
 	if (!TAILQ_EMPTY(&worker->soon) && worker->soon_usec <= worker->now_usec)
 		run_soon(worker);
 	if (!worker->is_accepting && worker->accept_again_usec <= worker->now_usec)
-		resume_accept(worker);
+		accept_resume(worker);
 }
 
 /* ---- the loop ---- */
@@ -473,7 +310,7 @@ static void woken(struct worker *worker)
 	packer_rotate_if_wanted(&worker->packer);
 	if (!worker->is_accepting &&
 	    worker->shared->n_connections < worker->shared->connections_max)
-		resume_accept(worker);
+		accept_resume(worker);
 }
 
 static bool is_listener(const struct worker *worker, const void *pointer)
@@ -533,7 +370,7 @@ static void *worker_thread(void *userdata)
 	struct worker *worker = userdata;
 
 	crash_set_worker(worker->index);
-	watch_listeners(worker);
+	accept_watch(worker);
 	for (;;)
 		run_once(worker);
 	return NULL;

@@ -113,8 +113,8 @@ void worker_set_soon(struct worker *worker, struct connection *connection);
 void worker_set_idle(struct worker *worker, struct connection *connection);
 void worker_clear_timer(struct worker *worker, struct connection *connection);
 
-/* Stops accepting: until usec from now, or until woken (USEC_INFINITY). */
-void worker_pause_accept(struct worker *worker, uint64_t usec);
+/* Wakes those that wait for the number of connections to fall. Any thread. */
+void worker_wake_accept_waiters(struct shared *shared);
 
 /*
  * Says that a limit was reached (format: what it means, what to do): once, and again only

@@ -13,6 +13,7 @@
 #include "base/time.h"
 #include "vault/adopt.h"
 #include "vault/packer.h"
+#include "vault/sweep.h"
 
 static int poll_add(struct vault *vault, int fd, uint32_t events)
 {
@@ -166,7 +167,7 @@ void vault_drop_parcel(struct vault *vault, uint32_t index)
 	vault->n_parcels--;
 }
 
-static uint32_t n_spares(struct vault *vault)
+uint32_t vault_n_spares(struct vault *vault)
 {
 	uint32_t n;
 
@@ -237,7 +238,7 @@ static void drop_uploaded(struct vault *vault)
 /* Begins to make spares where there are too few. Returns 0 or a negative errno. */
 static int stock(struct vault *vault)
 {
-	uint32_t n = n_spares(vault), n_missing;
+	uint32_t n = vault_n_spares(vault), n_missing;
 	int r;
 
 	if (vault->probe.barrier_fd >= 0 || n >= vault->n_spares_wanted)
@@ -258,7 +259,7 @@ static int stock(struct vault *vault)
 	return r;
 }
 
-static void wake_packers(struct vault *vault)
+void vault_wake_packers(struct vault *vault)
 {
 	if (vault->wake_packers)
 		vault->wake_packers(vault->userdata);
@@ -274,7 +275,7 @@ static void hand_out_uploaded(struct vault *vault)
 		vault->spares[vault->n_spares++] = i;
 	}
 	pthread_mutex_unlock(&vault->lock);
-	wake_packers(vault);
+	vault_wake_packers(vault);
 }
 
 static void probe_answered(struct vault *vault)
@@ -338,13 +339,7 @@ int vault_take_spare(struct vault *vault, struct packer *owner)
 	return index;
 }
 
-/* ---- entries: died, swept ---- */
-
-/* Whether dead entries are the most: worth a sweep now, not only at a tick. */
-static bool is_mostly_dead(uint32_t n_dead, uint32_t n_entries)
-{
-	return n_dead > n_entries / 2;
-}
+/* ---- entries ---- */
 
 void vault_entry_died(struct vault *vault, uint32_t location)
 {
@@ -364,132 +359,6 @@ void vault_seal(struct vault *vault, uint32_t index)
 	poke(vault);
 }
 
-/* Whether the entry is its slot's valid one, and still in parcel number index. */
-static bool is_valid_here(const struct vault *vault, const struct label *label,
-			  uint32_t index)
-{
-	const struct ledger_slot *record;
-
-	if (!label_is_sane(label, vault->ledger.header->n_slots))
-		return false;
-	record = &vault->ledger.slots[label->slot];
-	return record->state == label->kind && record->generation == label->generation &&
-	       vault->locations[label->slot] == index + 1;
-}
-
-/* Puts what is alive in parcel number index elsewhere. Returns 0 or a negative errno. */
-static int move_entries(struct vault *vault, uint32_t index)
-{
-	struct vault_parcel *parcel = &vault->parcels[index];
-	int r;
-
-	r = parcel_rewind(parcel->store_fd, 0);
-	if (r < 0)
-		return r;
-	for (;;) {
-		struct parcel_entry entry;
-
-		r = parcel_peek(parcel->store_fd, &entry);
-		if (r <= 0)
-			return r;
-		if (r == PARCEL_CROWDED)
-			return -EMFILE;
-		if (r == PARCEL_ENTRY && is_valid_here(vault, &entry.label, index)) {
-			r = packer_move(vault->packer, &entry, index);
-			if (r == 0)
-				parcel->n_moved++;
-		}
-		parcel_entry_done(&entry);
-		if (r < 0 && r != -ESTALE)
-			return r;
-	}
-}
-
-static bool has_room_for(struct vault *vault, const struct vault_parcel *parcel)
-{
-	uint32_t n_alive = parcel->n_entries - parcel->n_dead - parcel->n_moved;
-	int current = vault->packer->current;
-	uint32_t room = n_spares(vault) * PARCEL_ENTRIES_MAX;
-
-	if (current >= 0)
-		room += PARCEL_ENTRIES_MAX - vault->parcels[current].n_entries;
-	return n_alive <= room;
-}
-
-static void sweep(struct vault *vault, uint32_t index)
-{
-	struct vault_parcel *parcel = &vault->parcels[index];
-
-	/*
-	 * What can't be moved now is tried again when there are spares, or at a tick. Begun
-	 * only where all of it finds room: half a move would use up room and make none
-	 */
-	if (parcel->n_dead + parcel->n_moved < parcel->n_entries &&
-	    has_room_for(vault, parcel))
-		(void)move_entries(vault, index);
-	/*
-	 * An entry that a worker has just taken out of its location is not yet counted:
-	 * then the sums differ, and the next round drops the parcel
-	 */
-	if (parcel->n_dead + parcel->n_moved == parcel->n_entries) {
-		vault_drop_parcel(vault, index);
-		/* There is room in the store again */
-		vault->retry_usec = 0;
-		vault->retry_delay_usec = VAULT_RETRY_USEC_MIN;
-	}
-}
-
-static bool is_worth_a_sweep(const struct vault_parcel *parcel, bool tick)
-{
-	uint32_t n_dead = parcel->n_dead;
-
-	if (parcel->state != PARCEL_SEALED)
-		return false;
-	if (is_mostly_dead(n_dead + parcel->n_moved, parcel->n_entries))
-		return true;
-	if (parcel->n_moved > 0 || parcel->n_entries - n_dead < VAULT_MERGE_BELOW)
-		return true;
-	return tick && n_dead > 0 && n_dead == parcel->n_dead_at_tick;
-}
-
-static void sweep_where_worth(struct vault *vault, bool tick)
-{
-	for (uint32_t i = 0; i < vault->parcels_end; i++) {
-		struct vault_parcel *parcel = &vault->parcels[i];
-
-		if (parcel->state == PARCEL_NONE)
-			continue;
-		if (is_worth_a_sweep(parcel, tick))
-			sweep(vault, i);
-	}
-}
-
-/*
- * Parcels still being filled are asked for when their dead have rested for a tick: the
- * sockets of those would not go otherwise until the parcel is full.
- */
-static void ask_for_rotation(struct vault *vault)
-{
-	bool wanted = false;
-
-	for (uint32_t i = 0; i < vault->parcels_end; i++) {
-		struct vault_parcel *parcel = &vault->parcels[i];
-
-		if (parcel->state == PARCEL_CURRENT && parcel->n_dead > 0 &&
-		    parcel->n_dead == parcel->n_dead_at_tick) {
-			pthread_mutex_lock(&vault->lock);
-			if (parcel->state == PARCEL_CURRENT)
-				atomic_store(&parcel->owner->rotate, true);
-			wanted = true;
-			pthread_mutex_unlock(&vault->lock);
-		}
-		parcel->n_dead_at_tick = parcel->n_dead;
-	}
-	packer_rotate_if_wanted(vault->packer);
-	if (wanted)
-		wake_packers(vault);
-}
-
 void vault_dispatch(struct vault *vault)
 {
 	eventfd_t n;
@@ -498,14 +367,14 @@ void vault_dispatch(struct vault *vault)
 	(void)eventfd_read(vault->event_fd, &n);
 	if (is_readable(vault->probe.barrier_fd))
 		probe_answered(vault);
-	sweep_where_worth(vault, false);
+	sweep_all(vault, false);
 	(void)stock(vault); /* a failure is told by vault_is_full() */
 }
 
 void vault_tick(struct vault *vault)
 {
-	sweep_where_worth(vault, true);
-	ask_for_rotation(vault);
+	sweep_all(vault, true);
+	sweep_ask_for_rotation(vault);
 	(void)stock(vault); /* a failure is told by vault_is_full() */
 }
 

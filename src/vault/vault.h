@@ -157,3 +157,7 @@ int vault_return_slots(struct vault *vault, const uint32_t *slots, uint32_t n);
 
 /* For adopt: removes parcel number index from the store and closes it. */
 void vault_drop_parcel(struct vault *vault, uint32_t index);
+
+/* For sweeping: how many spares there are, and a call to all packers to look. */
+uint32_t vault_n_spares(struct vault *vault);
+void vault_wake_packers(struct vault *vault);

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "holdfastd/accept.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include "base/time.h"
+#include "holdfastd/listener.h"
+#include "holdfastd/worker.h"
+
+/* EPOLLEXCLUSIVE: one connection wakes one worker, not all of them. */
+void accept_watch(struct worker *worker)
+{
+	struct shared *shared = worker->shared;
+	bool failed = false;
+
+	for (size_t i = 0; i < shared->n_listeners; i++) {
+		struct epoll_event event = {
+			.events = EPOLLIN | EPOLLEXCLUSIVE,
+			.data.ptr = (void *)(uintptr_t)&shared->listeners[i],
+		};
+
+		if (epoll_ctl(worker->epoll_fd, EPOLL_CTL_ADD, shared->listeners[i],
+			      &event) < 0)
+			failed = true;
+	}
+	worker->is_accepting = true;
+	if (failed)
+		accept_pause(worker, ACCEPT_RETRY_USEC);
+}
+
+void accept_pause(struct worker *worker, uint64_t usec)
+{
+	struct shared *shared = worker->shared;
+
+	worker->accept_again_usec =
+		usec == USEC_INFINITY ? USEC_INFINITY : worker->now_usec + usec;
+	if (!worker->is_accepting)
+		return;
+	for (size_t i = 0; i < shared->n_listeners; i++)
+		/* Fails only for one that could not be registered */
+		(void)epoll_ctl(worker->epoll_fd, EPOLL_CTL_DEL, shared->listeners[i],
+				NULL);
+	worker->is_accepting = false;
+	atomic_fetch_add(&shared->n_accept_waiting, 1);
+}
+
+void accept_resume(struct worker *worker)
+{
+	if (worker->is_accepting)
+		return;
+	atomic_fetch_sub(&worker->shared->n_accept_waiting, 1);
+	accept_watch(worker);
+}
+
+/* Whether one more connection may be accepted; if not, accepting is paused and that is
+ * said. */
+static bool may_accept(struct worker *worker)
+{
+	struct shared *shared = worker->shared;
+
+	if (shared->n_connections >= shared->connections_max) {
+		worker_limit_reached(shared, LIMIT_CONNECTIONS,
+				     "%u connections are served, which is the limit "
+				     "(--connections-max=): further ones wait",
+				     shared->connections_max);
+		accept_pause(worker, USEC_INFINITY);
+		/* One may have ended before we were counted as waiting */
+		if (shared->n_connections < shared->connections_max)
+			worker_wake(worker);
+		return false;
+	}
+	if (packer_make_room(&worker->packer) < 0) {
+		if (vault_is_full(shared->vault))
+			worker_limit_reached(shared, LIMIT_STORE,
+					     "The fd store is full (FileDescriptorStoreMax=): "
+					     "further connections wait");
+		accept_pause(worker, ACCEPT_RETRY_USEC);
+		return false;
+	}
+	if (shared->upstream &&
+	    upstream_get_state(shared->upstream) == UPSTREAM_RESOLVING) {
+		accept_pause(worker, USEC_INFINITY);
+		if (upstream_get_state(shared->upstream) != UPSTREAM_RESOLVING)
+			worker_wake(worker);
+		return false;
+	}
+	return true;
+}
+
+static void explain_accept(struct worker *worker, int r)
+{
+	switch (r) {
+	case -EMFILE:
+	case -ENFILE:
+		worker_limit_reached(worker->shared, LIMIT_FILES,
+				     "Out of file descriptors (%s): further connections wait; "
+				     "raise LimitNOFILE= or lower --connections-max=",
+				     strerror(-r));
+		break;
+	default:
+		worker_limit_reached(worker->shared, LIMIT_MEMORY,
+				     "Can't accept connections (%s): they wait",
+				     strerror(-r));
+	}
+	accept_pause(worker, ACCEPT_RETRY_USEC);
+}
+
+/* What accept(2) says about a connection that is gone already, or about nothing at all. */
+static bool is_passing(int error)
+{
+	switch (error) {
+	case EINTR:
+	case ECONNABORTED:
+	case ENETDOWN:
+	case EPROTO:
+	case ENOPROTOOPT:
+	case EHOSTDOWN:
+	case ENONET:
+	case EHOSTUNREACH:
+	case EOPNOTSUPP:
+	case ENETUNREACH:
+	case EPERM:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* Counts itself in before it looks at leaving, as the main thread does the other way
+ * round: one of the two sees the other. */
+static int accept_one(struct worker *worker, int listener)
+{
+	struct shared *shared = worker->shared;
+	int fd = -EAGAIN;
+
+	atomic_fetch_add(&shared->n_connections, 1);
+	if (!shared->leaving) {
+		fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (fd < 0)
+			fd = -errno;
+	}
+	if (fd >= 0) {
+		listener_check_accepted(fd, shared->options->keepalive_idle_usec);
+		connection_open(worker, fd);
+	}
+	/* Counted in for a moment, it may have looked like the last one that there is
+	 * room for */
+	if (atomic_fetch_sub(&shared->n_connections, 1) == shared->connections_max)
+		worker_wake_accept_waiters(shared);
+	return fd;
+}
+
+void accept_some(struct worker *worker, int listener)
+{
+	for (int i = 0; i < WORKER_ACCEPTS_MAX && worker->is_accepting; i++) {
+		int r;
+
+		if (!may_accept(worker))
+			return;
+		r = accept_one(worker, listener);
+		if (r == -EAGAIN)
+			return;
+		if (r < 0 && !is_passing(-r)) {
+			explain_accept(worker, r);
+			return;
+		}
+	}
+}

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "holdfastd/recover.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/pipe.h"
+#include "base/socket.h"
+#include "base/time.h"
+#include "holdfastd/messages.h"
+#include "holdfastd/worker.h"
+
+/* After a row of crashes: the first delay, doubled for each further one up to the last. */
+#define CRASH_DELAY_FIRST_USEC (20 * USEC_PER_MSEC)
+#define CRASH_DELAY_LAST_USEC (5 * USEC_PER_SEC)
+
+void recover_say(const struct adopt_report *report)
+{
+	switch (report->ledger) {
+	case ADOPT_LEDGER_NONE:
+	case ADOPT_LEDGER_FOUND:
+		break;
+	case ADOPT_LEDGER_DAMAGED:
+		log_line(LOG_ERR, MESSAGE_LEDGER,
+			 "The stored ledger is damaged: the connections that it described were "
+			 "reset");
+		break;
+	case ADOPT_LEDGER_INCOMPATIBLE:
+		log_line(LOG_ERR, MESSAGE_LEDGER,
+			 "The stored ledger is from a newer version that this one can't read: "
+			 "its connections were reset");
+		break;
+	}
+	if (report->n_damaged > 0)
+		log_line(LOG_ERR, MESSAGE_LEDGER,
+			 "%u stored entries made no sense and were reset",
+			 report->n_damaged);
+	if (report->n_unknown_fds > 0)
+		log_warning("%u stored fds of unknown names were closed",
+			    report->n_unknown_fds);
+}
+
+static int compare_active(const void *a, const void *b, void *userdata)
+{
+	const struct ledger_slot *slots = userdata;
+	uint64_t x = slots[*(const uint32_t *)a].active_usec;
+	uint64_t y = slots[*(const uint32_t *)b].active_usec;
+
+	return x < y ? -1 : x > y;
+}
+
+/* The slots of all live connections, least recently active first, as timers want them. */
+static uint32_t *list_connections(struct vault *vault, uint32_t *ret_n)
+{
+	struct ledger_slot *slots = vault->ledger.slots;
+	uint32_t *list = calloc(vault->n_adopted + 1, sizeof(*list)), n = 0;
+
+	if (!list)
+		return NULL;
+	for (uint32_t slot = 0; slot < vault->n_adopted; slot++)
+		if (slots[slot].state == SLOT_CONNECTION)
+			list[n++] = slot;
+	qsort_r(list, n, sizeof(*list), compare_active, slots);
+	*ret_n = n;
+	return list;
+}
+
+static bool is_pipe_of_both_ends(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode) &&
+	       (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR;
+}
+
+static struct pool_pipe *take_pipe(struct worker *worker, slot_ref ref)
+{
+	struct vault *vault = worker->shared->vault;
+	uint32_t slot = slot_ref_slot(ref);
+	struct adopted_entry entry;
+
+	if (ref == 0 || vault->ledger.slots[slot].state != SLOT_PIPE ||
+	    vault->ledger.slots[slot].generation != slot_ref_generation(ref) ||
+	    !adopt_take(vault, slot, &entry))
+		return NULL;
+	if (!is_pipe_of_both_ends(entry.fds[0])) {
+		(void)fd_close(entry.fds[0]);
+		packer_free_slot(&worker->packer, slot);
+		return NULL;
+	}
+	return pipe_pool_adopt(&worker->pipes, ref, entry.fds[0]);
+}
+
+static void quarantine(struct shared *shared, uint32_t slot, struct adopted_entry *entry)
+{
+	struct vault *vault = shared->vault;
+
+	log_line(LOG_ERR, MESSAGE_QUARANTINED,
+		 "Connection %llu was being handled at %u crashes in a row: it was reset",
+		 (unsigned long long)vault->ledger.slots[slot].id,
+		 vault->ledger.slots[slot].n_crashes);
+	for (int i = 0; i < entry->n_fds; i++) {
+		socket_abort(entry->fds[i]);
+		(void)fd_close(entry->fds[i]);
+	}
+	packer_free_slot(&shared->workers[0].packer, slot);
+}
+
+/* When the last byte moved, not counting the time in which no process was there to move
+ * it. */
+static uint64_t active_usec(const struct recovery *recovery, uint32_t slot)
+{
+	uint64_t active = recovery->shared->vault->ledger.slots[slot].active_usec;
+	uint64_t away = recovery->began_usec - recovery->last_alive_usec;
+
+	if (recovery->last_alive_usec > recovery->began_usec ||
+	    active > recovery->last_alive_usec)
+		return recovery->began_usec;
+	return active + away;
+}
+
+/* Returns whether the connection goes on; adds its pending bytes to *pending. */
+static bool adopt_connection(struct recovery *recovery, struct worker *worker,
+			     uint32_t slot, uint64_t *pending)
+{
+	struct vault *vault = recovery->shared->vault;
+	struct pool_pipe *pipes[LEDGER_FLOWS] = {0};
+	struct adopted_entry entry;
+	int r;
+
+	if (!adopt_take(vault, slot, &entry))
+		return false;
+	if (adopt_is_quarantined(vault, slot)) {
+		quarantine(recovery->shared, slot, &entry);
+		return false;
+	}
+	/* A record that makes this crash is to be quarantined as well */
+	vault->ledger.header->in_hand[worker->index] =
+		slot_ref_make(slot, vault->ledger.slots[slot].generation);
+	for (size_t i = 0; i < LEDGER_FLOWS; i++)
+		pipes[i] = take_pipe(worker, vault->ledger.slots[slot].flows[i].pipe);
+	r = connection_adopt(worker, slot, &entry, pipes, active_usec(recovery, slot));
+	vault->ledger.header->in_hand[worker->index] = 0;
+	if (r < 0)
+		return false;
+	*pending += connection_pending(TAILQ_LAST(&worker->all, connection_list));
+	return true;
+}
+
+/* Pipes that nobody was lent: those that are empty, as they should be, serve again. */
+static void adopt_free_pipes(struct shared *shared)
+{
+	struct vault *vault = shared->vault;
+
+	for (uint32_t slot = 0; slot < vault->n_adopted; slot++) {
+		struct worker *worker = &shared->workers[slot % shared->n_workers];
+		struct pool_pipe *pipe;
+		size_t pending;
+
+		if (vault->ledger.slots[slot].state != SLOT_PIPE)
+			continue;
+		pipe = take_pipe(worker,
+				 slot_ref_make(slot,
+					       vault->ledger.slots[slot].generation));
+		if (!pipe)
+			continue;
+		if (pipe_get_pending(pipe->fd, &pending) == 0 && pending == 0)
+			pipe_pool_return(&worker->pipes, pipe);
+		else
+			pipe_pool_discard(&worker->pipes, pipe);
+	}
+}
+
+int recover_connections(struct recovery *recovery)
+{
+	struct shared *shared = recovery->shared;
+	uint32_t n = 0, *list = list_connections(shared->vault, &n), n_refused;
+	uint64_t pending = 0;
+
+	if (!list)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < n; i++)
+		recovery->n_adopted +=
+			adopt_connection(recovery,
+					 &shared->workers[i % shared->n_workers], list[i],
+					 &pending);
+	free(list);
+	adopt_free_pipes(shared);
+	/* What is left was counted as damaged, or has no fds */
+	(void)adopt_done(shared->vault);
+	n_refused = n - recovery->n_adopted;
+	if (n > 0) {
+		log_line(LOG_INFO, MESSAGE_ADOPTED, "recv tcpconn and read");
+		log_line(LOG_NOTICE, MESSAGE_ADOPTED,
+			 "Adopted %u connections with %llu pending bytes, refused %u, in %.1f ms",
+			 recovery->n_adopted, (unsigned long long)pending, n_refused,
+			 (double)(time_now_usec() - recovery->began_usec) /
+				 USEC_PER_MSEC);
+	}
+	return 0;
+}
+
+/* After a row of crashes each start waits longer, so that a loop of them costs little. */
+void recover_delay(const struct adopt_report *report)
+{
+	uint64_t delay = CRASH_DELAY_FIRST_USEC;
+
+	if (report->crash_signal == 0)
+		return;
+	log_error("The last process crashed (%s); %u in a row",
+		  strsignal((int)report->crash_signal), report->n_crashes_in_row);
+	if (report->n_crashes_in_row < 2)
+		return;
+	for (uint32_t i = 2;
+	     i < report->n_crashes_in_row && delay < CRASH_DELAY_LAST_USEC; i++)
+		delay *= 2;
+	if (delay > CRASH_DELAY_LAST_USEC)
+		delay = CRASH_DELAY_LAST_USEC;
+	(void)usleep((useconds_t)delay);
+}

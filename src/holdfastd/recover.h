@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The service's half of adopt: what the vault has found becomes connections of the
+ * workers, before these are started. It says what it has found, and holds back a process
+ * that follows crash upon crash.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "vault/adopt.h"
+
+struct shared;
+
+struct recovery {
+	struct shared *shared;
+	uint64_t began_usec;      /* of this process */
+	uint64_t last_alive_usec; /* the process before this one, as far as it is known */
+	uint32_t n_adopted;       /* connections that go on */
+};
+
+/* Logs what the vault found wrong. */
+void recover_say(const struct adopt_report *report);
+
+/* After a row of crashes each start waits longer, so that a loop of them costs little. */
+void recover_delay(const struct adopt_report *report);
+
+/*
+ * Shares the connections out among the workers, resets those that can't be continued
+ * exactly and those in quarantine, and logs the one line about it. Sets n_adopted. Returns
+ * 0 or -ENOMEM.
+ */
+int recover_connections(struct recovery *recovery);

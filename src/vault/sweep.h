@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Sweeping: what is alive in a mostly dead parcel is put into another one, then the
+ * parcel goes, and with it the last copies of its dead sockets. Put first, remove after.
+ * Main thread only; workers go on adding, ending and moving entries meanwhile (vault.h
+ * tells how that is accounted for).
+ */
+#pragma once
+
+#include <stdbool.h>
+
+struct vault;
+
+/*
+ * Sweeps each sealed parcel that is worth it: most of it is dead, or little of it is
+ * left. At a tick, also one that has dead entries and had no death since the last tick.
+ */
+void sweep_all(struct vault *vault, bool tick);
+
+/*
+ * Once a tick. Parcels that are still being filled are asked for when their dead have
+ * rested for a tick: the sockets of those would not go otherwise until the parcel is full.
+ */
+void sweep_ask_for_rotation(struct vault *vault);
