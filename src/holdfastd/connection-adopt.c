@@ -131,12 +131,8 @@ int connection_adopt(struct worker *worker, uint32_t slot, struct adopted_entry 
 		return r;
 	}
 	record->n_adopts++;
-	if (connection_has_failed(connection)) {
-		connection->since_usec = worker->now_usec;
-		worker_set_failing(worker, connection);
-	} else {
-		worker_set_idle(worker, connection);
-	}
+	if (connection->state == CONNECTION_OPEN)
+		connection_set_timer(connection);
 	worker_set_ready(worker, connection);
 	return 0;
 }

@@ -241,24 +241,41 @@ static void settle(struct connection *connection)
 		end_in_order(connection);
 }
 
-static void note_active(struct connection *connection)
+void connection_set_timer(struct connection *connection)
 {
 	struct worker *worker = connection->worker;
 
-	connection->active_usec = worker->now_usec;
-	connection->record->active_usec = worker->now_usec;
-	if (connection_has_failed(connection)) {
-		connection->since_usec = worker->now_usec;
-		worker_set_failing(worker, connection);
-	} else {
+	if (!connection_has_failed(connection)) {
 		worker_set_idle(worker, connection);
+		return;
 	}
+	/* The journal, though, may take as long as it likes: no entry is lost to that */
+	if (connection->service == SERVICE_LOG) {
+		worker_clear_timer(worker, connection);
+		return;
+	}
+	connection->since_usec = worker->now_usec;
+	worker_set_failing(worker, connection);
+}
+
+static void note_active(struct connection *connection)
+{
+	connection->active_usec = connection->worker->now_usec;
+	connection->record->active_usec = connection->worker->now_usec;
+	connection_set_timer(connection);
+}
+
+static void note_failure(struct connection *connection)
+{
+	connection->failure_noted = true;
+	/* There may be no further event, and what the peer has left is to be read */
+	worker_set_ready(connection->worker, connection);
+	connection_set_timer(connection);
 }
 
 static void move(struct connection *connection)
 {
 	struct worker *worker = connection->worker;
-	bool had_failed = connection_has_failed(connection);
 
 	for (unsigned i = 0; i < connection->n_flows; i++) {
 		struct flow *flow = &connection->flows[i];
@@ -274,13 +291,8 @@ static void move(struct connection *connection)
 		connection->n_moved_noted = n_moved(connection);
 		note_active(connection);
 	}
-	if (connection_has_failed(connection) && !had_failed) {
-		/* There may be no further event, and what the peer has left is to be read
-		 */
-		worker_set_ready(worker, connection);
-		connection->since_usec = worker->now_usec;
-		worker_set_failing(worker, connection);
-	}
+	if (connection_has_failed(connection) && !connection->failure_noted)
+		note_failure(connection);
 }
 
 /* ---- what to wait for ---- */

@@ -73,7 +73,8 @@ struct connection {
 	uint64_t active_usec;
 	uint64_t n_moved_noted; /* as of active_usec */
 
-	bool is_ready; /* in the worker's list of those with more to do */
+	bool failure_noted; /* that one of its sides has failed */
+	bool is_ready;      /* in the worker's list of those with more to do */
 	bool is_waiting_for_pipe;
 	TAILQ_ENTRY(connection) ready_entry;
 	TAILQ_ENTRY(connection) pipe_entry;
@@ -126,6 +127,9 @@ void connection_timeout(struct connection *connection);
 
 /* Frees the memory of a closed connection. Returns NULL. */
 struct connection *connection_free(struct connection *connection);
+
+/* Lets it be ended when nothing moves for too long: idle, or with one side failed. */
+void connection_set_timer(struct connection *connection);
 
 /* Whether one of its sides has ended in an error. */
 bool connection_has_failed(const struct connection *connection);

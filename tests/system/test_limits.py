@@ -263,6 +263,26 @@ def test_service_leaves_when_idle_and_is_started_by_the_next_connection(stage):
         assert instance.main_pid() not in (0, pid)
 
 
+def keepalive_timers(stage, port):
+    """The timers of the connected sockets of that port on the service's side, as ss tells."""
+    rows = subprocess.run(
+        stage.network.command(["ss", "-tnoH", "state", "established", f"sport = :{port}"]),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    return [row.partition("timer:(")[2].partition(",")[0] for row in rows]
+
+
+@pytest.mark.parametrize("option, timer", [("60s", "keepalive"), ("no", "")])
+def test_silent_peers_are_asked_whether_they_are_there(stage, option, timer):
+    instance = stage.start("echo", options=[f"--keepalive={option}"])
+    with instance.connect() as connection:
+        assert echoes(connection)
+        port = instance.address()[1]
+        wait_until(lambda: keepalive_timers(stage, port) == [timer])
+
+
 # Upstreams
 
 
