@@ -277,7 +277,8 @@ static void drop_pipes_claimed_twice(struct vault *vault, bool *claimed, bool *t
 	for (uint32_t slot = 0; slot < vault->n_adopted; slot++) {
 		struct adopted_entry *entry = &vault->adopted[slot];
 
-		if (!twice[slot])
+		/* A connection that is claimed as a pipe is none the worse for it */
+		if (!twice[slot] || ledger->slots[slot].state != SLOT_PIPE)
 			continue;
 		for (int i = 0; i < entry->n_fds; i++)
 			entry->fds[i] = fd_close(entry->fds[i]);
@@ -488,4 +489,14 @@ uint32_t adopt_done(struct vault *vault)
 	vault->adopted = NULL;
 	vault->n_adopted = 0;
 	return n_closed;
+}
+
+void adopt_forget(struct vault *vault)
+{
+	for (uint32_t slot = 0; slot < vault->n_adopted; slot++)
+		for (int i = 0; i < vault->adopted[slot].n_fds; i++)
+			(void)fd_close(vault->adopted[slot].fds[i]);
+	free(vault->adopted);
+	vault->adopted = NULL;
+	vault->n_adopted = 0;
 }

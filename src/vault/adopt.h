@@ -78,3 +78,9 @@ bool adopt_is_quarantined(const struct vault *vault, uint32_t slot);
  * available. Returns the number of things closed.
  */
 uint32_t adopt_done(struct vault *vault);
+
+/*
+ * Closes this process's copies of what nobody took, and leaves the store and the ledger as they
+ * are. For vault_free().
+ */
+void adopt_forget(struct vault *vault);

@@ -83,7 +83,7 @@ struct vault *vault_free(struct vault *vault)
 {
 	if (!vault)
 		return NULL;
-	adopt_done(vault);
+	adopt_forget(vault);
 	for (uint32_t i = 0; i < VAULT_PARCELS_MAX; i++) {
 		(void)fd_close(vault->parcels[i].send_fd);
 		(void)fd_close(vault->parcels[i].store_fd);
