@@ -69,7 +69,8 @@ static void message_parse(struct message *message, char *text)
 		else if (strcmp(line, "FDPOLL=0") == 0)
 			message->is_poll_off = true;
 		else if (strncmp(line, "FDNAME=", 7) == 0)
-			(void)snprintf(message->name, sizeof(message->name), "%s", line + 7);
+			(void)snprintf(message->name, sizeof(message->name), "%s",
+				       line + 7);
 	}
 }
 
@@ -78,7 +79,8 @@ static bool is_stored(const struct fake_manager *manager, int fd)
 	pid_t self = getpid();
 
 	for (unsigned i = 0; i < manager->n_stored; i++)
-		if (syscall(SYS_kcmp, self, self, KCMP_FILE, fd, manager->stored[i].fd) == 0)
+		if (syscall(SYS_kcmp, self, self, KCMP_FILE, fd, manager->stored[i].fd) ==
+		    0)
 			return true;
 	return false;
 }
@@ -217,6 +219,36 @@ static void listen_for_notify(struct fake_manager *manager)
 	(void)must(setenv("NOTIFY_SOCKET", name, 1));
 }
 
+/*
+ * A process that is made by fork() has a copy of the store as it is then: so all that was
+ * sent is done first, and the lock is free in the copy.
+ */
+static struct fake_manager *current;
+
+static void before_fork(void)
+{
+	if (!current)
+		return;
+	fake_manager_sync(current);
+	pthread_mutex_lock(&current->lock);
+}
+
+static void after_fork(void)
+{
+	if (current)
+		pthread_mutex_unlock(&current->lock);
+}
+
+static void handle_forks_of(struct fake_manager *manager)
+{
+	static bool is_registered;
+
+	current = manager;
+	if (!is_registered)
+		assert_int_equal(pthread_atfork(before_fork, after_fork, after_fork), 0);
+	is_registered = true;
+}
+
 struct fake_manager *fake_manager_new(unsigned max)
 {
 	struct fake_manager *manager = calloc(1, sizeof(*manager));
@@ -228,6 +260,7 @@ struct fake_manager *fake_manager_new(unsigned max)
 	manager->wake_fd = must(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
 	listen_for_notify(manager);
 	assert_int_equal(pthread_create(&manager->thread, NULL, serve, manager), 0);
+	handle_forks_of(manager);
 	return manager;
 }
 
@@ -240,6 +273,7 @@ struct fake_manager *fake_manager_free(struct fake_manager *manager)
 {
 	if (!manager)
 		return NULL;
+	current = NULL;
 	pthread_mutex_lock(&manager->lock);
 	manager->stopped = true;
 	pthread_mutex_unlock(&manager->lock);

@@ -3,8 +3,8 @@
  * A service manager for tests: its side of the fd store, as systemd keeps it, behind a
  * $NOTIFY_SOCKET of its own that a thread reads.
  *
- * FDSTORE=1, FDNAME=, FDPOLL=0, FDSTOREREMOVE=1 and BARRIER=1 do what sd_notify(3) says; an
- * upload over the maximum is closed without a word, and a file that is stored already
+ * FDSTORE=1, FDNAME=, FDPOLL=0, FDSTOREREMOVE=1 and BARRIER=1 do what sd_notify(3) says;
+ * an upload over the maximum is closed without a word, and a file that is stored already
  * keeps its name. Other assignments are ignored.
  */
 #pragma once
@@ -64,4 +64,5 @@ void fake_manager_remove(struct fake_manager *manager, const char *name);
 int fake_manager_get(struct fake_manager *manager, const char *name);
 
 /* After a sync: hands out copies of all that is stored, as at the start of a process. */
-void fake_manager_give(struct fake_manager *manager, struct fake_manager_given *ret_given);
+void fake_manager_give(struct fake_manager *manager,
+		       struct fake_manager_given *ret_given);

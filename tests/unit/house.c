@@ -77,8 +77,9 @@ void house_adopt(struct house *house)
 void house_finish_start(struct house *house)
 {
 	(void)adopt_done(house->vault);
-	assert_int_equal(
-		vault_stock_wait(house->vault, UNIT_PATIENCE_MSEC * USEC_PER_MSEC), 0);
+	assert_int_equal(vault_stock_wait(house->vault,
+					  UNIT_PATIENCE_MSEC * USEC_PER_MSEC),
+			 0);
 }
 
 void house_start(struct house *house)

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A vault with all that a worker has of it, and the manager that stores it: what each test
- * above the single rooms starts from.
+ * A vault with all that a worker has of it, and the manager that stores it: what each
+ * test above the single rooms starts from.
  *
- * The manager outlives the processes. house_start() is the start of one: it adopts what the
- * manager holds. house_leave() is its end, without a word to anybody.
+ * The manager outlives the processes. house_start() is the start of one: it adopts what
+ * the manager holds. house_leave() is its end, without a word to anybody.
  */
 #pragma once
 

@@ -66,9 +66,10 @@ static void paths_longer_than_a_socket_address_are_refused(void **state)
 
 static void ports_that_are_none_are_refused(void **state)
 {
-	static const char *const bad[] = {"",	   "a",	     "a:",	 "a:0",	   "a:65536", "a:-1",
-					  "a:+1",  "a: 1",   "a:1 ",	 "a:http", "a:000080", "1234",
-					  "a:1:2x", "[::1]", "[::1]443", "a:99999"};
+	static const char *const bad[] = {"",        "a",      "a:",       "a:0",
+					  "a:65536", "a:-1",   "a:+1",     "a: 1",
+					  "a:1 ",    "a:http", "a:000080", "1234",
+					  "a:1:2x",  "[::1]",  "[::1]443", "a:99999"};
 
 	(void)state;
 	for (size_t i = 0; i < N_ELEMENTS(bad); i++)
@@ -77,9 +78,11 @@ static void ports_that_are_none_are_refused(void **state)
 
 static void hosts_that_are_none_are_refused(void **state)
 {
-	static const char *const bad[] = {":80",      "[]:80",	 "[:80",	"[::1:80", "::1:80",
-					  "a b:80",   "a/b:80",	 "user@a:80",	"a%b:80",  "]:80",
-					  "[[a]]:80", "a\n:80", "\xc3\xa4:80", "./a:80"};
+	static const char *const bad[] = {":80",         "[]:80",     "[:80",
+					  "[::1:80",     "::1:80",    "a b:80",
+					  "a/b:80",      "user@a:80", "a%b:80",
+					  "]:80",        "[[a]]:80",  "a\n:80",
+					  "\xc3\xa4:80", "./a:80"};
 
 	(void)state;
 	for (size_t i = 0; i < N_ELEMENTS(bad); i++)

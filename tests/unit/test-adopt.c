@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What the last process held, given to the next one: as it was left by a SIGKILL, and with
- * damage of every kind.
+ * What the last process held, given to the next one: as it was left by a SIGKILL, and
+ * with damage of every kind.
  *
- * The law that all tests of damage check: a connection is either served by its own sockets,
- * or its peer is told by a reset. It never just ends, and it never hangs.
+ * The law that all tests of damage check: a connection is either served by its own
+ * sockets, or its peer is told by a reset. It never just ends, and it never hangs.
  */
 #include "unit.h"
 
@@ -119,7 +119,8 @@ static void leave_clients(struct scene *scene)
 	let_go(scene);
 }
 
-static bool take(struct scene *scene, const struct client *client, struct adopted_entry *ret)
+static bool take(struct scene *scene, const struct client *client,
+		 struct adopted_entry *ret)
 {
 	if (!adopt_take(scene->house->vault, client->slot, ret))
 		return false;
@@ -147,7 +148,8 @@ static void expect_resets(const struct scene *scene)
 		expect_reset(scene->clients[i].peer);
 }
 
-/* The law: see above. Takes what can be taken, ends the adopt, returns how many were served. */
+/* The law: see above. Takes what can be taken, ends the adopt, returns how many were
+ * served. */
 static unsigned expect_served_or_reset(struct scene *scene)
 {
 	struct adopted_entry entries[CLIENTS];
@@ -162,7 +164,8 @@ static unsigned expect_served_or_reset(struct scene *scene)
 			expect_reset(scene->clients[i].peer);
 			continue;
 		}
-		assert_int_equal(events_now(scene->clients[i].peer, POLLIN | POLLRDHUP), 0);
+		assert_int_equal(events_now(scene->clients[i].peer, POLLIN | POLLRDHUP),
+				 0);
 		house_close_entry(&entries[i]);
 	}
 	return n;
@@ -175,7 +178,8 @@ static void expect_clean_store(struct scene *scene)
 
 	house_settle(house);
 	assert_int_equal(fake_manager_count(house->manager, STORE_NAME_LEDGER), 1);
-	assert_int_equal(fake_manager_count(house->manager, NULL), 1 + vault_n_parcels(house->vault));
+	assert_int_equal(fake_manager_count(house->manager, NULL),
+			 1 + vault_n_parcels(house->vault));
 	assert_int_equal(vault_n_parcels(house->vault), house->vault->n_spares_wanted);
 	house_leave(house);
 	house_adopt(house);
@@ -448,7 +452,8 @@ static void park_and_half_sweep(void *userdata)
 	for (size_t i = 0; i < CLIENTS - 1; i++) {
 		struct parcel_entry entry;
 
-		assert_int_equal(parcel_peek(house->vault->parcels[from].store_fd, &entry),
+		assert_int_equal(parcel_peek(house->vault->parcels[from].store_fd,
+					     &entry),
 				 PARCEL_ENTRY);
 		assert_int_equal(packer_move(house->vault->packer, &entry, from), 0);
 		parcel_entry_done(&entry);
@@ -485,10 +490,12 @@ static void park_and_reconnect_halfway(void *userdata)
 	start_and_park(scene);
 	label.slot = scene->clients[0].slot;
 	label.generation = packer_next_generation(packer, label.slot);
-	assert_int_equal(
-		parcel_put(packer->vault->parcels[packer->current].send_fd, &label,
-			   (int[]){scene->clients[0].ours, scene->clients[2].ours}, 2),
-		0);
+	assert_int_equal(parcel_put(packer->vault->parcels[packer->current].send_fd,
+				    &label,
+				    (int[]){scene->clients[0].ours,
+					    scene->clients[2].ours},
+				    2),
+			 0);
 }
 
 static void reconnect_cut_short_leaves_the_old_sockets(void **state)
@@ -569,9 +576,9 @@ struct header_damage {
 	enum adopt_ledger expected;
 };
 
-#define DAMAGE(field, to, result)                                                \
-	{                                                                        \
-		offsetof(struct ledger_header, field),                           \
+#define DAMAGE(field, to, result)                                              \
+	{                                                                      \
+		offsetof(struct ledger_header, field),                         \
 			sizeof(((struct ledger_header *)0)->field), to, result \
 	}
 
@@ -582,10 +589,11 @@ static void damage_header(struct house *house, const struct header_damage *damag
 	house_map_ledger(house, &ledger);
 	/* little-endian or not: the low bytes of a word first, or last */
 	if (damage->size == sizeof(uint32_t))
-		memcpy((char *)ledger.header + damage->offset, &(uint32_t){(uint32_t)damage->value},
-		       sizeof(uint32_t));
+		memcpy((char *)ledger.header + damage->offset,
+		       &(uint32_t){(uint32_t)damage->value}, sizeof(uint32_t));
 	else
-		memcpy((char *)ledger.header + damage->offset, &damage->value, sizeof(uint64_t));
+		memcpy((char *)ledger.header + damage->offset, &damage->value,
+		       sizeof(uint64_t));
 	ledger_done(&ledger);
 }
 
@@ -685,7 +693,8 @@ static void truncated_or_unsealed_ledger_costs_the_connections(void **state)
 		{LEDGER_HEADER_SIZE, F_SEAL_SHRINK | F_SEAL_GROW},
 		{-1, F_SEAL_SHRINK | F_SEAL_GROW},
 		{-4096, F_SEAL_SHRINK | F_SEAL_GROW},
-		{LEDGER_HEADER_SIZE + HOUSE_SLOTS * sizeof(struct ledger_slot), F_SEAL_GROW},
+		{LEDGER_HEADER_SIZE + HOUSE_SLOTS * sizeof(struct ledger_slot),
+		 F_SEAL_GROW},
 		{LEDGER_HEADER_SIZE + HOUSE_SLOTS * sizeof(struct ledger_slot), 0},
 	};
 	struct scene *scene = *state;
@@ -730,9 +739,9 @@ static void good_ledger_is_found_beside_a_bad_one(void **state)
 }
 
 /*
- * Each bit of one slot's record, and each of the header's first bytes, turned over: the other
- * connections are served (unless the ledger as a whole is refused), and the one is served or
- * reset.
+ * Each bit of one slot's record, and each of the header's first bytes, turned over: the
+ * other connections are served (unless the ledger as a whole is refused), and the one is
+ * served or reset.
  */
 static void adopt_with_bit_flipped(struct scene *scene, size_t offset, unsigned bit)
 {
@@ -758,8 +767,8 @@ static void adopt_with_bit_flipped(struct scene *scene, size_t offset, unsigned 
 }
 
 /* Whether byte i is one of the field's; such a field has a test of its own. */
-#define IS_OF(type, field, i)             \
-	((i) >= offsetof(type, field) &&  \
+#define IS_OF(type, field, i)            \
+	((i) >= offsetof(type, field) && \
 	 (i) < offsetof(type, field) + sizeof(((type *)0)->field))
 
 static void any_bit_of_a_slot_costs_its_connection_at_most(void **state)
@@ -774,9 +783,10 @@ static void any_bit_of_a_slot_costs_its_connection_at_most(void **state)
 static void damaged_generation_of_a_slot_costs_its_connection_at_most(void **state)
 {
 	for (unsigned bit = 0; bit < 8; bit++)
-		adopt_with_bit_flipped(
-			*state, LEDGER_HEADER_SIZE + offsetof(struct ledger_slot, generation),
-			bit);
+		adopt_with_bit_flipped(*state,
+				       LEDGER_HEADER_SIZE +
+					       offsetof(struct ledger_slot, generation),
+				       bit);
 }
 
 static void any_bit_of_the_header_leaves_no_connection_hanging(void **state)
@@ -784,7 +794,8 @@ static void any_bit_of_the_header_leaves_no_connection_hanging(void **state)
 	for (size_t i = 0; i < offsetof(struct ledger_header, in_hand); i++)
 		for (unsigned bit = 0; bit < 8; bit += 2)
 			if (!IS_OF(struct ledger_header, n_slots_used, i))
-				adopt_with_bit_flipped(*state, i, (bit + (unsigned)i % 2) % 8);
+				adopt_with_bit_flipped(*state, i,
+						       (bit + (unsigned)i % 2) % 8);
 }
 
 static void adopt_by_the_law(void *userdata)
@@ -975,7 +986,8 @@ static void second_fd_of_a_parcels_name_does_no_harm(void **state)
 	(void)expect_served_or_reset(scene);
 	house_leave(house);
 	house_receive(house);
-	house->given.fds[house->given.n++] = (struct stored_fd){.fd = token, .name = name};
+	house->given.fds[house->given.n++] =
+		(struct stored_fd){.fd = token, .name = name};
 	house_adopt_received(house);
 	assert_int_equal(house->report.n_unknown_fds, 1);
 	assert_int_equal(expect_served_or_reset(scene), CLIENTS);
@@ -1054,7 +1066,7 @@ static void entries_that_can_not_be_are_reset(void **state)
 	labels[0].version++;
 	labels[1].kind ^= 1;
 	labels[2].slot = HOUSE_SLOTS;
-	labels[3].kind = SLOT_PIPE; /* and the slot is a connection */
+	labels[3].kind = SLOT_PIPE;  /* and the slot is a connection */
 	labels[4].generation = 5000; /* that was never given out */
 	sender = store_parcel(house, "p50");
 	for (size_t i = 0; i < N_ELEMENTS(labels); i++) {
@@ -1079,7 +1091,9 @@ static void generation_of_a_damaged_entry_is_never_used_again(void **state)
 {
 	struct scene *scene = *state;
 	struct house *house = scene->house;
-	struct label label = {.version = LABEL_VERSION, .kind = SLOT_CONNECTION, .generation = 77};
+	struct label label = {.version = LABEL_VERSION,
+			      .kind = SLOT_CONNECTION,
+			      .generation = 77};
 	struct sender sender;
 	int token = token_new(1);
 	uint32_t slot;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * One flow between two sockets, the other ends of which the test holds. A process that ends
- * in the middle is made by forgetting the struct flow and adopting another from what the
- * ledger and the kernel have.
+ * One flow between two sockets, the other ends of which the test holds. A process that
+ * ends in the middle is made by forgetting the struct flow and adopting another from what
+ * the ledger and the kernel have.
  */
 #include "unit.h"
 
@@ -25,7 +25,7 @@ struct stage {
 	struct peer source;
 	struct peer sink;
 	int from; /* the other end of source: what is written there is to be carried */
-	int to;	  /* the other end of sink */
+	int to;   /* the other end of sink */
 	uint32_t slot;
 	struct flow flow;
 };
@@ -56,7 +56,8 @@ static int setup(void **state, void (*make_pair)(int *, int *))
 	house_start(stage->house);
 	make_pair(&stage->source.fd, &stage->from);
 	make_pair(&stage->sink.fd, &stage->to);
-	stage->slot = house_park(stage->house, (int[]){stage->source.fd, stage->sink.fd}, 2);
+	stage->slot =
+		house_park(stage->house, (int[]){stage->source.fd, stage->sink.fd}, 2);
 	init_flow(stage);
 	*state = stage;
 	return 0;
@@ -93,8 +94,9 @@ static void note_events(struct stage *stage)
 
 	for (size_t i = 0; i < N_ELEMENTS(peers); i++)
 		/* poll(2) and epoll(7) have the same bits */
-		peer_note_events(peers[i], (uint32_t)events_now(peers[i]->fd,
-								POLLIN | POLLOUT | POLLPRI));
+		peer_note_events(peers[i],
+				 (uint32_t)events_now(peers[i]->fd,
+						      POLLIN | POLLOUT | POLLPRI));
 }
 
 static int move(struct stage *stage)
@@ -533,7 +535,8 @@ static void repacking_without_another_pipe_changes_nothing(void **state)
 	while (packer_take_slot(&stage->house->packer, &slot) == 0)
 		;
 	assert_int_equal(pipe_open_both_ends(&scratch), 0);
-	assert_int_equal(flow_repack(&stage->flow, &stage->house->pipes, scratch), -EBUSY);
+	assert_int_equal(flow_repack(&stage->flow, &stage->house->pipes, scratch),
+			 -EBUSY);
 	(void)close(scratch);
 	assert_true(record_of(stage)->flows[0].pipe == before);
 	move_all(stage);
@@ -658,8 +661,8 @@ static void urgent_byte_waits_where_the_pipe_is_full(void **state)
 /* Where a process may end that has an urgent byte in hand. */
 enum urgent_step {
 	URGENT_ANNOUNCED, /* the ledger says so, and nothing has been done */
-	URGENT_IN_BOTH,	  /* written to the pipe, not yet taken from the socket */
-	URGENT_PASSED,	  /* taken, and only the ledger still says that it is in hand */
+	URGENT_IN_BOTH,   /* written to the pipe, not yet taken from the socket */
+	URGENT_PASSED,    /* taken, and only the ledger still says that it is in hand */
 	URGENT_STEPS,
 };
 
@@ -742,8 +745,8 @@ static void urgent_byte_in_hand_is_carried_once_before_a_reset(void **state)
 /* ---- everything at random ---- */
 
 /*
- * Bytes in pieces of all sizes, urgent ones among them, a sink that is sometimes full, and a
- * process that ends after any step: each byte is there, once, in order.
+ * Bytes in pieces of all sizes, urgent ones among them, a sink that is sometimes full,
+ * and a process that ends after any step: each byte is there, once, in order.
  */
 static void random_cuts_leave_the_stream_whole(struct stage *stage, bool with_urgent)
 {
@@ -762,7 +765,8 @@ static void random_cuts_leave_the_stream_whole(struct stage *stage, bool with_ur
 			break;
 		case 3:
 			if (with_urgent && written < BYTES &&
-			    send(stage->from, (char[]){pattern(written)}, 1, MSG_OOB) == 1)
+			    send(stage->from, (char[]){pattern(written)}, 1, MSG_OOB) ==
+				    1)
 				written++;
 			break;
 		case 4:
@@ -796,9 +800,11 @@ static void any_cuts_leave_a_stream_with_urgent_bytes_whole(void **state)
 int main(void)
 {
 #define TCP(name) cmocka_unit_test_setup_teardown(name, setup_tcp, teardown)
-#define BOTH(name)                                           \
-	{"tcp_" #name, name, setup_tcp, teardown, NULL}, \
-	{"unix_" #name, name, setup_unix, teardown, NULL}
+#define BOTH(name)                                              \
+	{"tcp_" #name, name, setup_tcp, teardown, NULL},        \
+	{                                                       \
+		"unix_" #name, name, setup_unix, teardown, NULL \
+	}
 	const struct CMUnitTest tests[] = {
 		BOTH(bytes_move_from_source_to_sink),
 		BOTH(idle_flow_holds_no_pipe_and_reads_nothing),

@@ -60,7 +60,7 @@ static int reset_level(void **state)
 
 static void level_names_and_numbers_are_known(void **state)
 {
-	static const char *const names[] = {"emerg",   "alert",	 "crit", "err",
+	static const char *const names[] = {"emerg",   "alert",  "crit", "err",
 					    "warning", "notice", "info", "debug"};
 
 	(void)state;
@@ -74,7 +74,8 @@ static void level_names_and_numbers_are_known(void **state)
 
 static void other_levels_are_refused(void **state)
 {
-	static const char *const bad[] = {"", "8", "-1", "00", "error", "Info", "info ", "7x"};
+	static const char *const bad[] = {"",      "8",    "-1",    "00",
+					  "error", "Info", "info ", "7x"};
 
 	(void)state;
 	for (size_t i = 0; i < N_ELEMENTS(bad); i++)
@@ -153,7 +154,8 @@ static void entry_without_a_message_is_an_empty_line(void **state)
 
 /* ---- entries ---- */
 
-static void expect_field(const struct log_entry *entry, size_t i, const void *data, size_t size)
+static void expect_field(const struct log_entry *entry, size_t i, const void *data,
+			 size_t size)
 {
 	assert_true(i < entry->n_fields);
 	assert_int_equal(entry->fields[i].iov_len, size);

@@ -12,7 +12,8 @@
 #define ERROR_SIZE 256
 
 /* getopt_long(3) permutes argv, so it gets one of its own. */
-static int parse(const char *const *arguments, struct options *ret_options, char *ret_error)
+static int parse(const char *const *arguments, struct options *ret_options,
+		 char *ret_error)
 {
 	static char name[] = "holdfastd";
 	char copies[ARGUMENTS_MAX][128];
@@ -20,7 +21,8 @@ static int parse(const char *const *arguments, struct options *ret_options, char
 	int n = 0;
 
 	while (arguments[n]) {
-		assert_true(n < ARGUMENTS_MAX && strlen(arguments[n]) < sizeof(copies[n]));
+		assert_true(n < ARGUMENTS_MAX &&
+			    strlen(arguments[n]) < sizeof(copies[n]));
 		argv[n + 1] = strcpy(copies[n], arguments[n]);
 		n++;
 	}
@@ -74,7 +76,8 @@ static void every_service_is_known(void **state)
 	(void)state;
 	assert_int_equal(PARSE(&options, error, "echo"), OPTIONS_RUN);
 	assert_int_equal(options.service, SERVICE_ECHO);
-	assert_int_equal(PARSE(&options, error, "relay", "db.internal:5432"), OPTIONS_RUN);
+	assert_int_equal(PARSE(&options, error, "relay", "db.internal:5432"),
+			 OPTIONS_RUN);
 	assert_int_equal(options.service, SERVICE_RELAY);
 	assert_string_equal(options.upstream.host, "db.internal");
 	assert_string_equal(options.upstream.port, "5432");
@@ -93,9 +96,9 @@ static void every_option_is_taken(void **state)
 	assert_int_equal(options.frame, FRAME_LINE);
 	assert_int_equal(options.n_threads, 64);
 	assert_int_equal(options.connections_max, 262144);
-	assert_int_equal(PARSE(&options, error, "--idle-timeout=5min", "--connect-timeout=2s",
-			       "--keepalive=30", "--exit-idle-time=1h", "--log-level=debug",
-			       "echo"),
+	assert_int_equal(PARSE(&options, error, "--idle-timeout=5min",
+			       "--connect-timeout=2s", "--keepalive=30",
+			       "--exit-idle-time=1h", "--log-level=debug", "echo"),
 			 OPTIONS_RUN);
 	assert_true(options.idle_timeout_usec == 300 * USEC_PER_SEC);
 	assert_true(options.connect_timeout_usec == 2 * USEC_PER_SEC);
@@ -142,9 +145,12 @@ static void help_and_version_need_no_service(void **state)
 static void help_names_every_option(void **state)
 {
 	static const char *const names[] = {
-		"--buffer=", "--frame=", "--threads=", "--connections-max=",
-		"--idle-timeout=", "--connect-timeout=", "--keepalive=",
-		"--exit-idle-time=", "--log-level=", "--help", "--version",
+		"--buffer=",       "--frame=",
+		"--threads=",      "--connections-max=",
+		"--idle-timeout=", "--connect-timeout=",
+		"--keepalive=",    "--exit-idle-time=",
+		"--log-level=",    "--help",
+		"--version",
 	};
 
 	(void)state;
@@ -154,8 +160,17 @@ static void help_names_every_option(void **state)
 
 static void numbers_out_of_range_are_refused_with_the_range(void **state)
 {
-	static const char *const bad[] = {"0", "", "-1", "+1", " 1", "1 ", "0x10", "1k",
-					  "65537", "18446744073709551617", "99999999999999999"};
+	static const char *const bad[] = {"0",
+					  "",
+					  "-1",
+					  "+1",
+					  " 1",
+					  "1 ",
+					  "0x10",
+					  "1k",
+					  "65537",
+					  "18446744073709551617",
+					  "99999999999999999"};
 	char option[64] = "--buffer=";
 
 	(void)state;
@@ -227,7 +242,9 @@ static void errors_fit_the_buffer(void **state)
 	memset(long_value + 8, 'x', sizeof(long_value) - 9);
 	long_value[sizeof(long_value) - 1] = '\0';
 	memset(error, '#', sizeof(error));
-	assert_int_equal(options_parse(3, (char *[]){long_value, long_value, long_value, NULL},
+	assert_int_equal(options_parse(3,
+				       (char *[]){long_value, long_value, long_value,
+						  NULL},
 				       &options, error, 8),
 			 -EINVAL);
 	assert_int_equal(strlen(error), 7);
@@ -263,8 +280,10 @@ static void time_spans_have_units(void **state)
 
 static void other_time_spans_are_refused(void **state)
 {
-	static const char *const bad[] = {"", "s", "-1", "1 s", " 1", "1m", "1.5s", "1e3", "inf"};
-	static const char *const too_much[] = {"0", "0ms", "1000000000000", "999999999999d",
+	static const char *const bad[] = {"",   "s",    "-1",  "1 s", " 1",
+					  "1m", "1.5s", "1e3", "inf"};
+	static const char *const too_much[] = {"0", "0ms", "1000000000000",
+					       "999999999999d",
 					       "99999999999999999999999"};
 	uint64_t usec = 42;
 

@@ -159,7 +159,8 @@ static void put_without_a_receiver_fails(void **state)
 
 /* ---- what others may have put ---- */
 
-static void send_raw(const struct pair *pair, const void *data, size_t size, int fd, size_t n)
+static void send_raw(const struct pair *pair, const void *data, size_t size, int fd,
+		     size_t n)
 {
 	union {
 		struct cmsghdr header;
@@ -178,7 +179,8 @@ static void send_raw(const struct pair *pair, const void *data, size_t size, int
 			.cmsg_len = CMSG_LEN(n * sizeof(int)),
 		};
 		for (size_t i = 0; i < n; i++)
-			memcpy(CMSG_DATA(&control.header) + i * sizeof(int), &fd, sizeof(fd));
+			memcpy(CMSG_DATA(&control.header) + i * sizeof(int), &fd,
+			       sizeof(fd));
 	}
 	assert_int_equal(sendmsg(pair->send_fd, &message, 0), size);
 }
@@ -200,12 +202,12 @@ static void messages_that_are_no_entries_are_damaged(void **state)
 	int token = token_new(1);
 
 	label.n_fds = 1;
-	send_raw(pair, &label, sizeof(label), -1, 0);	       /* no fds at all */
-	send_raw(pair, &label, sizeof(label) - 1, token, 1);   /* too short */
+	send_raw(pair, &label, sizeof(label), -1, 0);        /* no fds at all */
+	send_raw(pair, &label, sizeof(label) - 1, token, 1); /* too short */
 	label.n_fds = 2;
-	send_raw(pair, &label, sizeof(label), token, 1);       /* fewer than it says */
+	send_raw(pair, &label, sizeof(label), token, 1); /* fewer than it says */
 	label.n_fds = 3;
-	send_raw(pair, &label, sizeof(label), token, 3);       /* more than an entry has */
+	send_raw(pair, &label, sizeof(label), token, 3); /* more than an entry has */
 	send_raw(pair, &label, sizeof(label), token, 16);
 	label.n_fds = 1;
 	label.version = 0;

@@ -12,7 +12,8 @@
 #include "base/pipe.h"
 #include "house.h"
 
-static struct ledger_slot *slot_of(const struct house *house, const struct pool_pipe *pipe)
+static struct ledger_slot *slot_of(const struct house *house,
+				   const struct pool_pipe *pipe)
 {
 	return &house->vault->ledger.slots[slot_ref_slot(pipe->ref)];
 }
@@ -46,7 +47,8 @@ static void lent_pipe_is_empty_parked_and_of_one_fd(void **state)
 	assert_int_equal(pipe_get_pending(pipe->fd, &pending), 0);
 	assert_int_equal(pending, 0);
 	assert_int_equal(slot_of(house, pipe)->state, SLOT_PIPE);
-	assert_int_equal(slot_of(house, pipe)->generation, slot_ref_generation(pipe->ref));
+	assert_int_equal(slot_of(house, pipe)->generation,
+			 slot_ref_generation(pipe->ref));
 	assert_int_not_equal(house->vault->locations[slot_ref_slot(pipe->ref)], 0);
 	assert_true(fcntl(pipe->fd, F_GETFL) & O_NONBLOCK);
 	assert_true(fcntl(pipe->fd, F_GETFD) & FD_CLOEXEC);
@@ -94,7 +96,8 @@ static void first_pipes_are_as_large_as_allowed(void **state)
 
 	for (unsigned i = 0; i <= PIPES_LARGE; i++) {
 		pipes[i] = borrow(house);
-		/* The size is what the kernel says, also where it has refused a larger one */
+		/* The size is what the kernel says, also where it has refused a larger
+		 * one */
 		assert_int_equal(pipes[i]->size, fcntl(pipes[i]->fd, F_GETPIPE_SZ));
 	}
 	assert_true(pipes[PIPES_LARGE]->size <= pipes[0]->size);
@@ -125,6 +128,7 @@ static void without_a_parcel_no_pipe_is_lent(void **state)
 
 	house_adopt(house); /* and no spares are made */
 	(void)adopt_done(house->vault);
+	fake_manager_sync(house->manager); /* it is in this process, and so are its fds */
 	n_fds = count_fds();
 	assert_int_equal(pipe_pool_borrow(&house->pipes, &pipe), -EBUSY);
 	assert_null(pipe);

@@ -52,10 +52,27 @@ static void names_of_a_full_store_fit_one_string(void **state)
 static void other_names_are_no_parcels(void **state)
 {
 	static const char *const bad[] = {
-		"",	 "p",	   "q0",	 "P0",	     "p-1",	 "p+1",
-		"p 1",	 "p1 ",	   "p01",	 "p00",	     "p0x1",	 "p1.0",
-		"p1p",	 " p1",	   "ledger",	 "probe",    "stored",	 "p4294967296",
-		"p99999999999999999999", "p18446744073709551616", "p18446744069414584321",
+		"",
+		"p",
+		"q0",
+		"P0",
+		"p-1",
+		"p+1",
+		"p 1",
+		"p1 ",
+		"p01",
+		"p00",
+		"p0x1",
+		"p1.0",
+		"p1p",
+		" p1",
+		"ledger",
+		"probe",
+		"stored",
+		"p4294967296",
+		"p99999999999999999999",
+		"p18446744073709551616",
+		"p18446744069414584321",
 	};
 
 	(void)state;

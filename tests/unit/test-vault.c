@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The vault and its packers at work: parcels made, filled, swept, and the store's limit. What
- * was parked is told by tokens, each a file that knows its number, so that an adopt at the
- * end shows whether everything is where it should be.
+ * The vault and its packers at work: parcels made, filled, swept, and the store's limit.
+ * What was parked is told by tokens, each a file that knows its number, so that an adopt
+ * at the end shows whether everything is where it should be.
  */
 #include "unit.h"
 
@@ -112,7 +112,9 @@ static void spares_are_handed_out_once_the_manager_has_them(void **state)
 	vault_dispatch(house->vault);
 	assert_int_equal(vault_take_spare(house->vault, &house->packer), -EBUSY);
 	fake_manager_set_deaf(house->manager, false);
-	assert_int_equal(vault_stock_wait(house->vault, UNIT_PATIENCE_MSEC * USEC_PER_MSEC), 0);
+	assert_int_equal(vault_stock_wait(house->vault,
+					  UNIT_PATIENCE_MSEC * USEC_PER_MSEC),
+			 0);
 	assert_true(vault_take_spare(house->vault, &house->packer) >= 0);
 	fake_manager_sync(house->manager);
 	assert_int_equal(fake_manager_count(house->manager, STORE_NAME_PROBE), 0);
@@ -262,10 +264,12 @@ static void dead_parcel_is_removed_from_the_store(void **state)
 
 	park_tokens(house, &parked, 3 * PARCEL_ENTRIES_MAX + 1);
 	house_settle(house);
-	assert_int_equal(vault_n_parcels(house->vault), 4 + house->vault->n_spares_wanted);
+	assert_int_equal(vault_n_parcels(house->vault),
+			 4 + house->vault->n_spares_wanted);
 	free_tokens(house, &parked, 0);
 	house_settle(house);
-	assert_int_equal(vault_n_parcels(house->vault), 1 + house->vault->n_spares_wanted);
+	assert_int_equal(vault_n_parcels(house->vault),
+			 1 + house->vault->n_spares_wanted);
 	expect_stored_is_known(house);
 	expect_adopted(house, &parked);
 }
@@ -356,8 +360,8 @@ static void swept_parcel_lets_go_of_its_files(void **state)
 }
 
 /*
- * Hundreds of parcels' worth of connections come and go at random, some of them staying: the
- * number of parcels depends on the living only, and all of these are there at the end.
+ * Hundreds of parcels' worth of connections come and go at random, some of them staying:
+ * the number of parcels depends on the living only, and all of these are there at the end.
  */
 static void churn_keeps_the_store_small_and_the_living_alive(void **state)
 {
@@ -387,8 +391,10 @@ static void churn_keeps_the_store_small_and_the_living_alive(void **state)
 			expect_stored_is_known(house);
 		}
 	}
-	/* Each has VAULT_MERGE_BELOW living at least, but for the current ones and spares */
-	assert_true(n_most <= LIVE / VAULT_MERGE_BELOW + 4 + 2 * house->vault->n_spares_wanted);
+	/* Each has VAULT_MERGE_BELOW living at least, but for the current ones and spares
+	 */
+	assert_true(n_most <=
+		    LIVE / VAULT_MERGE_BELOW + 4 + 2 * house->vault->n_spares_wanted);
 	assert_true(fake_manager_most(house->manager) <=
 		    n_most + 2 + house->vault->n_spares_wanted);
 	expect_adopted(house, &parked);
@@ -436,8 +442,8 @@ static void crew_park(struct crew_member *member, unsigned i, uint64_t id)
 	r = packer_take_slot(&member->packer, &slot);
 	assert_int_equal(r, 0);
 	packer_publish(&member->packer, slot, SLOT_CONNECTION);
-	while ((r = packer_put(&member->packer, slot, slots[slot].generation, &token, 1)) ==
-	       -EBUSY) {
+	while ((r = packer_put(&member->packer, slot, slots[slot].generation, &token,
+			       1)) == -EBUSY) {
 		uint64_t n;
 
 		(void)wait_for(member->wake_fd, POLLIN);
@@ -482,8 +488,9 @@ static void workers_and_the_sweeping_thread_agree(void **state)
 	}
 	crew.house->vault->wake_packers = wake_crew;
 	for (unsigned i = 0; i < THREADS; i++)
-		assert_int_equal(
-			pthread_create(&members[i].thread, NULL, crew_work, &members[i]), 0);
+		assert_int_equal(pthread_create(&members[i].thread, NULL, crew_work,
+						&members[i]),
+				 0);
 	while (crew.n_working > 0) {
 		house_dispatch(crew.house);
 		if (++n_rounds % 50 == 0)
@@ -543,7 +550,8 @@ static void store_that_takes_nothing_is_full_at_once(void **state)
 
 	fake_manager_set_max(house->manager, 0);
 	house_adopt(house);
-	assert_int_equal(vault_stock_wait(house->vault, UNIT_PATIENCE_MSEC * USEC_PER_MSEC),
+	assert_int_equal(vault_stock_wait(house->vault,
+					  UNIT_PATIENCE_MSEC * USEC_PER_MSEC),
 			 -ENOSPC);
 	assert_true(vault_is_full(house->vault));
 	assert_int_equal(vault_take_spare(house->vault, &house->packer), -EBUSY);
@@ -606,8 +614,8 @@ static void deaths_make_room_in_a_full_store(void **state)
 }
 
 /*
- * The same, where the living of the half-empty parcels fill more than the one spare that is
- * kept for sweeping: each parcel that goes must make room for the next round.
+ * The same, where the living of the half-empty parcels fill more than the one spare that
+ * is kept for sweeping: each parcel that goes must make room for the next round.
  */
 static void half_empty_parcels_of_a_full_store_are_merged(void **state)
 {
@@ -754,7 +762,8 @@ static void killed_at_any_moment_it_leaves_what_was_parked(void **state)
 	killed_adopt(killed);
 	house_settle(killed->house);
 	assert_true(vault_n_parcels(killed->house->vault) <
-		    KILLED_TOKENS / VAULT_MERGE_BELOW + 4 + killed->house->vault->n_spares_wanted);
+		    KILLED_TOKENS / VAULT_MERGE_BELOW + 4 +
+			    killed->house->vault->n_spares_wanted);
 	(void)munmap(killed, sizeof(*killed));
 }
 

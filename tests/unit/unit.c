@@ -147,7 +147,8 @@ void tcp_pair(int *ret_ours, int *ret_peer)
 	(void)must(listen(listener, 1));
 	(void)must(getsockname(listener, (struct sockaddr *)&address, &size));
 	*ret_peer = must(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-	(void)must(connect(*ret_peer, (const struct sockaddr *)&address, sizeof(address)));
+	(void)must(
+		connect(*ret_peer, (const struct sockaddr *)&address, sizeof(address)));
 	*ret_ours = must(accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK));
 	(void)must(fcntl(*ret_peer, F_SETFL, O_NONBLOCK));
 }
@@ -156,7 +157,8 @@ void unix_pair(int *ret_ours, int *ret_peer)
 {
 	int fds[2];
 
-	(void)must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds));
+	(void)must(
+		socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds));
 	*ret_ours = fds[0];
 	*ret_peer = fds[1];
 }

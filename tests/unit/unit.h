@@ -63,14 +63,15 @@ void unix_pair(int *ret_ours, int *ret_peer);
 int token_new(uint64_t id);
 uint64_t token_id(int fd);
 
-/* Whether two fds refer to one file (of the kinds that tests use: sockets, pipes, memfds). */
+/* Whether two fds refer to one file (of the kinds that tests use: sockets, pipes,
+ * memfds). */
 bool is_same_file(int a, int b);
 
 /* The number of open fds of this process. */
 unsigned count_fds(void);
 
 /*
- * Runs work(userdata) in a process of its own that is then killed by SIGKILL; returns when it
- * is dead. A failed assertion in it fails the test here.
+ * Runs work(userdata) in a process of its own that is then killed by SIGKILL; returns
+ * when it is dead. A failed assertion in it fails the test here.
  */
 void run_killed(void (*work)(void *userdata), void *userdata);
