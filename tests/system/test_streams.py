@@ -47,21 +47,26 @@ def test_echo_returns_each_byte_once_and_in_order(stage, disturb):
     assert pump.received_digest == pump.sent_digest
 
 
+def relay_disturbed(loop, upstream, instance, stream, disturb):
+    """Both directions go on from before the disturbance until after it."""
+    pump = streams.Pump(instance.connect(), stream, streams.reply_to(stream))
+    loop.add(pump)
+    loop.wait_received(pump, N_BEFORE)
+    disturb(instance)
+    loop.wait_received(pump, pump.n_received + N_BEFORE)
+    loop.finish(pump)
+    loop.wait_done(pump)
+    other = upstream.pump_of(stream)
+    upstream.loop.wait_done(other)
+    equal_streams(pump, other)
+
+
 @disturbances.each
 def test_relay_carries_both_directions(stage, disturb):
     with stage.upstream() as upstream, streams.Loop() as loop:
         instance = relay_through(stage, upstream)
         stream = streams.Stream(2)
-        pump = streams.Pump(
-            instance.connect(), stream, streams.reply_to(stream), n_send=N_BYTES
-        )
-        loop.add(pump)
-        loop.wait_received(pump, N_BEFORE)
-        disturb(instance)
-        loop.wait_done(pump)
-        other = upstream.pump_of(stream)
-        upstream.loop.wait_done(other)
-        equal_streams(pump, other)
+        relay_disturbed(loop, upstream, instance, stream, disturb)
 
 
 @disturbances.each
@@ -74,16 +79,7 @@ def test_relay_reaches_an_upstream_of_another_family(stage, disturb):
         instance = stage.start(f"relay {path}")
         stream = streams.Stream(3)
         with streams.Loop() as loop:
-            pump = streams.Pump(
-                instance.connect(), stream, streams.reply_to(stream), n_send=N_BYTES
-            )
-            loop.add(pump)
-            loop.wait_received(pump, N_BEFORE)
-            disturb(instance)
-            loop.wait_done(pump)
-        other = upstream.pump_of(stream)
-        upstream.loop.wait_done(other)
-        equal_streams(pump, other)
+            relay_disturbed(loop, upstream, instance, stream, disturb)
 
 
 @disturbances.each

@@ -338,6 +338,30 @@ static void current_parcel_with_rested_dead_is_asked_back(void **state)
 	expect_adopted(house, &parked);
 }
 
+/* What dies between its copy and the change of its location leaves a copy nobody asks
+ * for. */
+static void entry_that_dies_while_it_is_moved_is_dead_in_both_parcels(void **state)
+{
+	struct house *house = *state;
+	struct parked parked = {0};
+	uint32_t slot = park_token(house, &parked),
+		 from = (uint32_t)house->packer.current;
+	struct parcel_entry entry;
+	int to;
+
+	assert_int_equal(parcel_rewind(house->vault->parcels[from].store_fd, 0), 0);
+	assert_int_equal(parcel_peek(house->vault->parcels[from].store_fd, &entry),
+			 PARCEL_ENTRY);
+	free_token(house, &parked, slot);
+	assert_int_equal(packer_move(house->vault->packer, &entry, from), -ESTALE);
+	parcel_entry_done(&entry);
+	to = house->vault->packer->current;
+	assert_int_equal(house->vault->parcels[from].n_dead, 1);
+	assert_int_equal(house->vault->parcels[to].n_entries, 1);
+	assert_int_equal(house->vault->parcels[to].n_dead, 1);
+	expect_adopted(house, &parked);
+}
+
 /* A socket that has ended is really gone when its parcel is. */
 static void swept_parcel_lets_go_of_its_files(void **state)
 {
@@ -786,6 +810,7 @@ int main(void)
 		TEST_STARTED(mostly_dead_parcels_are_merged),
 		TEST_STARTED(few_dead_are_left_until_they_have_rested_for_a_tick),
 		TEST_STARTED(current_parcel_with_rested_dead_is_asked_back),
+		TEST_STARTED(entry_that_dies_while_it_is_moved_is_dead_in_both_parcels),
 		TEST_STARTED(swept_parcel_lets_go_of_its_files),
 		TEST_STARTED(churn_keeps_the_store_small_and_the_living_alive),
 		TEST_STARTED(workers_and_the_sweeping_thread_agree),
