@@ -283,7 +283,8 @@ static bool throw_away(struct flow *flow)
 	n = recv(flow->source->fd, bytes, sizeof(bytes), MSG_DONTWAIT);
 	if (n > 0)
 		return true;
-	if (n == 0 || is_error(-errno))
+	/* One that has left epoll will never be told to have more */
+	if (n == 0 || is_error(-errno) || flow->source->hung)
 		flow->state = FLOW_ENDED;
 	flow->source->readable = false;
 	return false;
