@@ -145,6 +145,8 @@ int flow_adopt(struct flow *flow, struct pool_pipe *pipe)
 	else if (has_error(flow->source->fd) ||
 		 counts.n_taken <= flow_record(flow)->n_read)
 		peer_fail(flow->source);
+	else
+		atomic_store(&flow_record(flow)->n_read, counts.n_taken - 1);
 	return 0;
 }
 
