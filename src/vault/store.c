@@ -13,6 +13,20 @@
 
 #include "base/fd.h"
 
+uint32_t store_get_max(void)
+{
+	const char *text = getenv("FDSTORE");
+	unsigned long max;
+	char *end;
+
+	if (!text || text[0] < '0' || text[0] > '9')
+		return STORE_MAX_UNKNOWN;
+	max = strtoul(text, &end, 10);
+	if (*end != '\0' || max >= STORE_MAX_UNKNOWN)
+		return STORE_MAX_UNKNOWN;
+	return (uint32_t)max;
+}
+
 bool store_is_there(void)
 {
 	return getenv("NOTIFY_SOCKET") != NULL;

@@ -4,14 +4,21 @@
  * order of the messages is the order of what they do.
  *
  * Uploads are not acknowledged, and over FileDescriptorStoreMax= the manager silently
- * closes what it was sent. So a batch of uploads is followed by a probe: the write end of
- * a pipe, stored as one more fd, and a barrier (sd_notify(3), BARRIER=1). When the
- * barrier is passed and the probe's pipe has not hung up, the probe was taken, and so was
- * all before it.
+ * closes what it was sent. Since systemd 254 it says beforehand how much it stores
+ * ($FDSTORE), and more than that is not sent. Besides, a batch of uploads is followed by
+ * a probe: the write end of a pipe, stored as one more fd, and a barrier (sd_notify(3),
+ * BARRIER=1). When the barrier is passed and the probe's pipe has not hung up, the probe
+ * was taken, and so was all before it.
+ *
+ * The probe alone does for systemd 252, which closes what it refuses before it reads on.
+ * Newer ones close it asynchronously: the barrier may be passed a moment earlier, and a
+ * refused probe then looks as if it had been taken. There $FDSTORE decides, and the probe
+ * sees most of what that can't tell: a limit that was lowered while the service runs.
  */
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #define STORE_NAME_LEDGER "ledger"
 #define STORE_NAME_PROBE "probe"
@@ -19,6 +26,11 @@
  */
 #define STORE_NAME_PARCEL_PREFIX "p"
 #define STORE_NAME_SIZE 16
+
+#define STORE_MAX_UNKNOWN UINT32_MAX
+
+/* How many fds the manager stores for this service ($FDSTORE), or STORE_MAX_UNKNOWN. */
+uint32_t store_get_max(void);
 
 /* Whether a service manager listens at all ($NOTIFY_SOCKET). */
 bool store_is_there(void);

@@ -62,6 +62,7 @@ int vault_new(unsigned n_packers, struct vault **ret_vault)
 	 * made */
 	vault->n_batch = vault->n_spares_wanted = n_packers + 2;
 	vault->retry_delay_usec = VAULT_RETRY_USEC_MIN;
+	vault->store_max = store_get_max();
 
 	r = make_fds(vault);
 	if (r == 0)
@@ -235,19 +236,38 @@ static void drop_uploaded(struct vault *vault)
 			vault_drop_parcel(vault, i);
 }
 
+static uint32_t min_u32(uint32_t a, uint32_t b)
+{
+	return a < b ? a : b;
+}
+
+/* Parcels that the store has still room for, beside the ledger and the probe. */
+static uint32_t room_in_store(const struct vault *vault)
+{
+	uint32_t n_used = vault->n_parcels + 2;
+
+	if (vault->store_max == STORE_MAX_UNKNOWN)
+		return UINT32_MAX;
+	return vault->store_max > n_used ? vault->store_max - n_used : 0;
+}
+
 /* Begins to make spares where there are too few. Returns 0 or a negative errno. */
 static int stock(struct vault *vault)
 {
-	uint32_t n = vault_n_spares(vault), n_missing;
+	uint32_t n = vault_n_spares(vault), room = room_in_store(vault);
 	int r;
 
 	if (vault->probe.barrier_fd >= 0 || n >= vault->n_spares_wanted)
 		return 0;
 	if (time_now_usec() < vault->retry_usec)
 		return 0;
-	n_missing = vault->n_spares_wanted - n;
-	r = upload_parcels(vault,
-			   n_missing < vault->n_batch ? n_missing : vault->n_batch);
+	if (room == 0) {
+		vault->n_batch = 1;
+		note_refused(vault);
+		return 0;
+	}
+	n = min_u32(vault->n_spares_wanted - n, min_u32(vault->n_batch, room));
+	r = upload_parcels(vault, n);
 	if (r == 0)
 		r = probe_start(vault);
 	if (r < 0) {

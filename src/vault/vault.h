@@ -81,8 +81,9 @@ struct vault {
 	struct store_probe probe;
 	uint32_t n_spares_wanted;
 	uint32_t n_parcels;
-	_Atomic bool full; /* shared */
-	uint32_t n_batch;  /* parcels that are uploaded at once, at the most */
+	uint32_t store_max; /* fds, or STORE_MAX_UNKNOWN */
+	_Atomic bool full;  /* shared */
+	uint32_t n_batch;   /* parcels that are uploaded at once, at the most */
 	uint64_t retry_usec;
 	uint64_t retry_delay_usec;
 	struct packer *packer; /* the main thread's own, for sweeping */

@@ -294,12 +294,20 @@ def test_silent_peers_are_asked_whether_they_are_there(stage, option, timer):
 # Upstreams
 
 
+def is_reset_at_once(instance):
+    """The reset may be there before the client has looked whether it is connected."""
+    try:
+        with instance.connect() as connection:
+            connection.settimeout(stages.PATIENCE_SECONDS)
+            return connection.recv(1) is None
+    except ConnectionResetError:
+        return True
+
+
 def test_upstream_that_refuses_is_told_and_resets_the_client(stage):
     port = stage.network.free_port()
     instance = stage.start(f"relay 127.0.0.1:{port}")
-    with instance.connect() as connection:
-        with pytest.raises(ConnectionResetError):
-            connection.recv(1)
+    assert is_reset_at_once(instance)
     instance.wait_line(r"no address of the upstream answered \(Connection refused\)")
 
 
@@ -319,10 +327,7 @@ def test_address_that_fails_is_followed_by_the_next(stage):
 def test_name_that_does_not_resolve_resets_clients_and_is_said(stage):
     instance = stage.start("relay does-not-exist.invalid:80")
     instance.wait_line("does-not-exist.invalid:80 can't be resolved")
-    with instance.connect() as connection:
-        connection.settimeout(stages.PATIENCE_SECONDS)
-        with pytest.raises(ConnectionResetError):
-            connection.recv(1)
+    assert is_reset_at_once(instance)
 
 
 @disturbances.each

@@ -583,6 +583,22 @@ static void store_that_takes_nothing_is_full_at_once(void **state)
 	assert_int_equal(vault_n_parcels(house->vault), 0);
 }
 
+/* Newer managers close what they refuse too late for the probe to be sure to see it. */
+static void store_of_known_size_is_never_sent_too_much(void **state)
+{
+	struct house *house = *state;
+	struct parked parked = {0};
+
+	fake_manager_set_max(house->manager, 6);
+	assert_int_equal(setenv("FDSTORE", "6", 1), 0);
+	house_start(house);
+	assert_true(fill_store(house, &parked) >= PARCEL_ENTRIES_MAX);
+	assert_int_equal(fake_manager_refused(house->manager), 0);
+	assert_int_equal(unsetenv("FDSTORE"), 0);
+	fake_manager_set_max(house->manager, HOUSE_STORE_MAX);
+	expect_adopted(house, &parked);
+}
+
 static void full_store_gives_no_parcel_and_recovers_when_there_is_room(void **state)
 {
 	struct house *house = *state;
@@ -815,6 +831,7 @@ int main(void)
 		TEST_STARTED(churn_keeps_the_store_small_and_the_living_alive),
 		TEST_STARTED(workers_and_the_sweeping_thread_agree),
 		TEST(store_that_takes_nothing_is_full_at_once),
+		TEST(store_of_known_size_is_never_sent_too_much),
 		TEST(full_store_gives_no_parcel_and_recovers_when_there_is_room),
 		TEST(full_store_is_not_tried_at_every_event),
 		TEST(deaths_make_room_in_a_full_store),
