@@ -7,6 +7,7 @@ Every byte is checked against its position, in both directions, at both ends.
 import contextlib
 import os
 import signal
+import socket
 import time
 
 import pytest
@@ -220,30 +221,41 @@ def test_bytes_before_a_reset_arrive_before_it(stage, disturb):
 
 
 @pytest.mark.stages("keeper")
-@pytest.mark.parametrize("end", ["close", "reset"])
-def test_client_that_ends_while_the_service_is_down(stage, end):
-    """Its end is in the socket, which waits in the store, for the next process to find."""
-    with stage.upstream() as upstream, streams.Loop() as loop:
+def test_client_that_ends_while_the_service_is_down(stage):
+    """Its last bytes and its end wait in the socket, and that in the store."""
+    with stage.upstream() as upstream:
         instance = relay_through(stage, upstream)
         stream = streams.Stream(13)
+        with instance.connect() as client:
+            client.sendall(stream.read(0, 1000))
+            other = upstream.pump_of(stream)
+            with service_down(instance):
+                client.sendall(stream.read(1000, 500))
+                client.shutdown(socket.SHUT_WR)
+            client.settimeout(stages.PATIENCE_SECONDS)
+            received = b""
+            while chunk := client.recv(MEGABYTE):
+                received += chunk
+        upstream.loop.wait_done(other)
+        assert other.n_received == 1500
+        assert len(received) == other.n_sent
+        streams.reply_to(stream).check(0, received)
+
+
+@pytest.mark.stages("keeper")
+def test_client_that_resets_while_the_service_is_down(stage):
+    with stage.upstream() as upstream, streams.Loop() as loop:
+        instance = relay_through(stage, upstream)
+        stream = streams.Stream(14)
         pump = streams.Pump(instance.connect(), stream, streams.reply_to(stream))
         loop.add(pump)
         loop.wait_received(pump, N_BEFORE)
         other = upstream.pump_of(stream)
         with service_down(instance):
-            if end == "close":
-                loop.finish(pump)
-                loop.wait(lambda: pump.send_ended)
-            else:
-                loop.abort(pump)
-                loop.wait_ended(pump)
+            loop.abort(pump)
+            loop.wait_ended(pump)
         upstream.loop.wait_ended(other)
-        if end == "close":
-            assert other.error is None
-            loop.wait_done(pump)
-            equal_streams(pump, other)
-        else:
-            assert streams.is_reset(other.error), other.error
+        assert streams.is_reset(other.error), other.error
 
 
 @contextlib.contextmanager
