@@ -95,8 +95,7 @@ static void discard_pipes(struct worker *worker, struct pool_pipe *pipes[LEDGER_
 			pipe_pool_discard(&worker->pipes, pipes[i]);
 }
 
-static void refuse_entry(struct worker *worker, uint32_t slot,
-			 struct adopted_entry *entry)
+void connection_refuse(struct worker *worker, uint32_t slot, struct adopted_entry *entry)
 {
 	for (int i = 0; i < entry->n_fds; i++) {
 		socket_abort(entry->fds[i]);
@@ -117,7 +116,7 @@ int connection_adopt(struct worker *worker, uint32_t slot, struct adopted_entry 
 			connection_new(worker, slot, (enum service_kind)record->service);
 	if (!connection) {
 		discard_pipes(worker, pipes);
-		refuse_entry(worker, slot, entry);
+		connection_refuse(worker, slot, entry);
 		return -EBADMSG;
 	}
 	for (int i = 0; i < entry->n_fds; i++)

@@ -104,6 +104,9 @@ void connection_open(struct worker *worker, int client_fd);
 int connection_adopt(struct worker *worker, uint32_t slot, struct adopted_entry *entry,
 		     struct pool_pipe *pipes[LEDGER_FLOWS], uint64_t active_usec);
 
+/* Resets the sockets of an adopted entry that is not to be served, and frees its slot. */
+void connection_refuse(struct worker *worker, uint32_t slot, struct adopted_entry *entry);
+
 /*
  * Whether its worker is handling it: the ledger tells the next process if this one
  * crashes meanwhile.

@@ -11,7 +11,6 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/pipe.h"
-#include "base/socket.h"
 #include "base/time.h"
 #include "holdfastd/messages.h"
 #include "holdfastd/worker.h"
@@ -105,11 +104,7 @@ static void quarantine(struct shared *shared, uint32_t slot, struct adopted_entr
 		 "Connection %llu was being handled at %u crashes in a row: it was reset",
 		 (unsigned long long)vault->ledger.slots[slot].id,
 		 vault->ledger.slots[slot].n_crashes);
-	for (int i = 0; i < entry->n_fds; i++) {
-		socket_abort(entry->fds[i]);
-		(void)fd_close(entry->fds[i]);
-	}
-	packer_free_slot(&shared->workers[0].packer, slot);
+	connection_refuse(&shared->workers[0], slot, entry);
 }
 
 /* When the last byte moved, not counting the time in which no process was there to move

@@ -11,12 +11,7 @@ import pytest
 import ledger
 import stages
 import streams
-
-
-def echoes(connection, data=b"1234"):
-    connection.settimeout(stages.PATIENCE_SECONDS)
-    connection.sendall(data)
-    return connection.recv(len(data), socket.MSG_WAITALL) == data
+from questions import echoes
 
 
 def is_reset(connection):

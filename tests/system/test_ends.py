@@ -14,6 +14,7 @@ import disturbances
 import ledger
 import stages
 import streams
+from questions import echoes, wait_until
 
 MEGABYTE = 1 << 20
 LINGER_ZERO = struct.pack("ii", 1, 0)
@@ -24,12 +25,6 @@ def reset(sock):
     sock.close()
 
 
-def echoes(connection, data=b"1234"):
-    connection.settimeout(stages.PATIENCE_SECONDS)
-    connection.sendall(data)
-    return connection.recv(len(data), socket.MSG_WAITALL) == data
-
-
 def echoes_or_is_reset(connection):
     """True if it was reset; false if it goes on. Fails if it ended in another way."""
     try:
@@ -37,14 +32,6 @@ def echoes_or_is_reset(connection):
     except (ConnectionResetError, BrokenPipeError):
         return True
     return False
-
-
-def wait_until(predicate, seconds=stages.PATIENCE_SECONDS):
-    """For what the service does without telling."""
-    deadline = time.monotonic() + seconds
-    while not predicate():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def n_connections(instance):

@@ -15,12 +15,7 @@ import disturbances
 import ledger
 import stages
 import streams
-
-
-def echoes(connection, data=b"1234"):
-    connection.settimeout(stages.PATIENCE_SECONDS)
-    connection.sendall(data)
-    return connection.recv(len(data), socket.MSG_WAITALL) == data
+from questions import echoes, wait_until
 
 
 def stays_unserved(connection, seconds=0.5):
@@ -200,14 +195,6 @@ def test_churn_keeps_the_store_small(stage):
         instance.kill()
         assert echoes(survivor)
         wait_until(lambda: instance.n_service_fds() <= n_fds + 16)
-
-
-def wait_until(predicate, seconds=stages.PATIENCE_SECONDS):
-    """For what the kernel or another process does without telling."""
-    deadline = time.monotonic() + seconds
-    while not predicate():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.mark.slow
