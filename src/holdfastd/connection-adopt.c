@@ -42,50 +42,78 @@ static int check_adopted(const struct connection *connection,
 	return 0;
 }
 
-static int adopt_peers(struct connection *connection)
+/* Sockets whose failure is in the ledger already. */
+static void take_up_peers(struct connection *connection,
+			  const struct adopted_entry *entry)
 {
-	for (size_t i = 0; i < CONNECTION_PEERS; i++) {
+	for (int i = 0; i < entry->n_fds; i++) {
 		struct peer *peer = &connection->peers[i];
-		int flags;
 
-		if (peer->fd < 0)
-			continue;
-		flags = fcntl(peer->fd, F_GETFL);
-		if (flags < 0 || fcntl(peer->fd, F_SETFL, flags | O_NONBLOCK) < 0)
-			return -errno;
+		peer_set_fd(peer, entry->fds[i]);
 		if (connection->record->flags & peer->failed_flag)
-			peer_fail(peer);
+			peer_set_failed(peer);
 	}
-	return 0;
 }
 
-static int adopt_flows(struct connection *connection,
-		       struct pool_pipe *pipes[LEDGER_FLOWS])
+static int take_up(struct connection *connection, struct adopted_entry *entry,
+		   struct pool_pipe *pipes[LEDGER_FLOWS])
 {
-	for (unsigned i = 0; i < connection->n_flows; i++) {
-		int r = flow_adopt(&connection->flows[i], pipes[i]);
+	int r = check_adopted(connection, entry, pipes);
 
-		pipes[i] = NULL;
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-static int adopt_state(struct connection *connection, struct adopted_entry *entry,
-		       struct pool_pipe *pipes[LEDGER_FLOWS])
-{
-	int r;
-
-	r = check_adopted(connection, entry, pipes);
-	if (r == 0)
-		r = adopt_peers(connection);
+	for (unsigned i = 0; i < connection->n_flows && r == 0; i++)
+		r = flow_take_up(&connection->flows[i], pipes[i]);
 	if (r < 0)
 		return r;
-	if (connection->service == SERVICE_RELAY &&
-	    !(connection->record->flags & SLOT_CONNECTED))
-		return relay_adopt(connection);
-	return adopt_flows(connection, pipes);
+	take_up_peers(connection, entry);
+	return 0;
+}
+
+int connection_prepare(struct worker *worker, uint32_t slot, struct adopted_entry *entry,
+		       struct pool_pipe *pipes[LEDGER_FLOWS], uint64_t active_usec,
+		       struct connection **ret_connection)
+{
+	struct ledger_slot *record = &worker->shared->vault->ledger.slots[slot];
+	uint32_t service = record->service; /* once: another process may change it */
+	struct connection *connection;
+	int r;
+
+	if (!service_is_known(service))
+		return -EBADMSG;
+	connection = connection_new(worker, slot, (enum service_kind)service);
+	if (!connection)
+		return -ENOMEM;
+	r = take_up(connection, entry, pipes);
+	if (r < 0) {
+		(void)connection_free(connection);
+		return r;
+	}
+	connection->active_usec = active_usec;
+	worker_add(worker, connection);
+	if (service == SERVICE_RELAY && !(record->flags & SLOT_CONNECTED))
+		relay_take_up(connection);
+	else
+		connection_set_timer(connection);
+	*ret_connection = connection;
+	return 0;
+}
+
+void connection_unprepare(struct connection *connection, struct adopted_entry *entry,
+			  struct pool_pipe *ret_pipes[LEDGER_FLOWS])
+{
+	entry->n_fds = 0;
+	for (size_t i = 0; i < CONNECTION_PEERS; i++) {
+		struct peer *peer = &connection->peers[i];
+
+		/* DEL of a registered fd does not fail */
+		(void)peer_watch(peer, connection->worker->epoll_fd, PEER_UNWATCHED);
+		if (peer->fd >= 0)
+			entry->fds[entry->n_fds++] = take_fd(&peer->fd);
+	}
+	for (size_t i = 0; i < LEDGER_FLOWS; i++)
+		ret_pipes[i] = connection->flows[i].pipe;
+	connection->addresses = upstream_list_unref(connection->addresses);
+	connection->state = CONNECTION_CLOSED;
+	worker_remove(connection->worker, connection);
 }
 
 static void discard_pipes(struct worker *worker, struct pool_pipe *pipes[LEDGER_FLOWS])
@@ -95,43 +123,54 @@ static void discard_pipes(struct worker *worker, struct pool_pipe *pipes[LEDGER_
 			pipe_pool_discard(&worker->pipes, pipes[i]);
 }
 
-void connection_refuse(struct worker *worker, uint32_t slot, struct adopted_entry *entry)
+void connection_refuse(struct worker *worker, uint32_t slot, struct adopted_entry *entry,
+		       struct pool_pipe *pipes[LEDGER_FLOWS])
 {
+	/* First the ledger, so that a crash between the two resets does not leave one
+	 * side */
+	atomic_fetch_or(&worker->shared->vault->ledger.slots[slot].flags, SLOT_ABORTED);
 	for (int i = 0; i < entry->n_fds; i++) {
 		socket_abort(entry->fds[i]);
 		(void)fd_close(entry->fds[i]);
 	}
+	discard_pipes(worker, pipes);
 	packer_free_slot(&worker->packer, slot);
+}
+
+/* The store keeps the flags of its fds, but it is not ours alone. */
+static int set_nonblocking(struct connection *connection)
+{
+	for (size_t i = 0; i < CONNECTION_PEERS; i++) {
+		int fd = connection->peers[i].fd, flags;
+
+		if (fd < 0)
+			continue;
+		flags = fcntl(fd, F_GETFL);
+		if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+			return -errno;
+	}
+	return 0;
 }
 
 int connection_adopt(struct worker *worker, uint32_t slot, struct adopted_entry *entry,
 		     struct pool_pipe *pipes[LEDGER_FLOWS], uint64_t active_usec)
 {
-	struct ledger_slot *record = &worker->shared->vault->ledger.slots[slot];
-	struct connection *connection = NULL;
+	struct connection *connection;
 	int r;
 
-	if (service_is_known(record->service))
-		connection =
-			connection_new(worker, slot, (enum service_kind)record->service);
-	if (!connection) {
-		discard_pipes(worker, pipes);
-		connection_refuse(worker, slot, entry);
-		return -EBADMSG;
-	}
-	for (int i = 0; i < entry->n_fds; i++)
-		peer_set_fd(&connection->peers[i], entry->fds[i]);
-	connection->active_usec = active_usec;
-	worker_add(worker, connection);
-	r = adopt_state(connection, entry, pipes);
+	r = connection_prepare(worker, slot, entry, pipes, active_usec, &connection);
 	if (r < 0) {
-		discard_pipes(worker, pipes);
+		connection_refuse(worker, slot, entry, pipes);
+		return r;
+	}
+	r = set_nonblocking(connection);
+	if (r < 0) {
 		connection_abort(connection, "it can't be continued exactly");
 		return r;
 	}
-	record->n_adopts++;
 	if (connection->state == CONNECTION_OPEN)
-		connection_set_timer(connection);
+		for (unsigned i = 0; i < connection->n_flows; i++)
+			flow_settle(&connection->flows[i]);
 	worker_set_ready(worker, connection);
 	return 0;
 }

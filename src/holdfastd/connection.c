@@ -317,7 +317,7 @@ static uint32_t wanted_events(struct connection *connection, const struct peer *
 	return events;
 }
 
-static void watch(struct connection *connection)
+int connection_watch(struct connection *connection)
 {
 	for (size_t i = 0; i < CONNECTION_PEERS; i++) {
 		struct peer *peer = &connection->peers[i];
@@ -325,14 +325,21 @@ static void watch(struct connection *connection)
 
 		r = peer_watch(peer, connection->worker->epoll_fd,
 			       wanted_events(connection, peer));
-		if (r < 0) {
-			worker_limit_reached(connection->worker->shared, LIMIT_MEMORY,
-					     "Can't watch a connection (%s): it is reset",
-					     strerror(-r));
-			connection_abort(connection, "it can't be watched");
-			return;
-		}
+		if (r < 0)
+			return r;
 	}
+	return 0;
+}
+
+static void watch_or_abort(struct connection *connection)
+{
+	int r = connection_watch(connection);
+
+	if (r == 0)
+		return;
+	worker_limit_reached(connection->worker->shared, LIMIT_MEMORY,
+			     "Can't watch a connection (%s): it is reset", strerror(-r));
+	connection_abort(connection, "it can't be watched");
 }
 
 void connection_set_in_hand(struct connection *connection, bool in_hand)
@@ -343,6 +350,8 @@ void connection_set_in_hand(struct connection *connection, bool in_hand)
 	atomic_store_explicit(&worker->shared->vault->ledger.header
 				       ->in_hand[worker->index],
 			      in_hand ? ref : 0, memory_order_relaxed);
+	if (!in_hand)
+		vault_note_change(worker->shared->vault, connection->slot);
 }
 
 void connection_advance(struct connection *connection)
@@ -359,7 +368,7 @@ void connection_advance(struct connection *connection)
 	if (connection->state == CONNECTION_LINGERING)
 		throw_away_lost(connection);
 	if (connection->state != CONNECTION_CLOSED)
-		watch(connection);
+		watch_or_abort(connection);
 	connection_set_in_hand(connection, false);
 }
 
@@ -452,6 +461,7 @@ static void fill_record(struct connection *connection)
 
 	record->id = atomic_fetch_add(&header->next_id, 1);
 	record->service = connection->service;
+	record->opened_by = header->n_starts;
 	record->accepted_usec = connection->worker->now_usec;
 	record->active_usec = connection->worker->now_usec;
 }

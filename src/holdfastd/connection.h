@@ -104,8 +104,29 @@ void connection_open(struct worker *worker, int client_fd);
 int connection_adopt(struct worker *worker, uint32_t slot, struct adopted_entry *entry,
 		     struct pool_pipe *pipes[LEDGER_FLOWS], uint64_t active_usec);
 
-/* Resets the sockets of an adopted entry that is not to be served, and frees its slot. */
-void connection_refuse(struct worker *worker, uint32_t slot, struct adopted_entry *entry);
+/*
+ * The part of it that changes nothing outside of this process, and so may be done to a
+ * connection that another process still serves (a takeover). Takes the fds of entry and
+ * pipes over on success only. Returns 0; -ENOMEM; or -EBADMSG, -ECONNABORTED or -EIO
+ * where the record can't be continued exactly.
+ */
+int connection_prepare(struct worker *worker, uint32_t slot, struct adopted_entry *entry,
+		       struct pool_pipe *pipes[LEDGER_FLOWS], uint64_t active_usec,
+		       struct connection **ret_connection);
+
+/*
+ * The opposite: gives back the fds, to *entry, and the pipes (NULL where there is none),
+ * and lets the connection go. Its slot and its sockets stay as they are.
+ */
+void connection_unprepare(struct connection *connection, struct adopted_entry *entry,
+			  struct pool_pipe *ret_pipes[LEDGER_FLOWS]);
+
+/*
+ * Resets the sockets of an adopted entry that is not to be served, and frees its slot and
+ * its pipes (NULL where there is none).
+ */
+void connection_refuse(struct worker *worker, uint32_t slot, struct adopted_entry *entry,
+		       struct pool_pipe *pipes[LEDGER_FLOWS]);
 
 /*
  * Whether its worker is handling it: the ledger tells the next process if this one
@@ -115,6 +136,9 @@ void connection_set_in_hand(struct connection *connection, bool in_hand);
 
 /* Does all that can be done now, and computes what to wait for. */
 void connection_advance(struct connection *connection);
+
+/* Makes epoll wait for what its state asks for. Returns 0 or the errors of peer_watch(). */
+int connection_watch(struct connection *connection);
 
 /* Takes note of events of one of its peers; to be followed by connection_advance(). */
 void connection_note_events(struct peer *peer, uint32_t events);

@@ -56,7 +56,7 @@ static void return_pipe_if_empty(struct flow *flow, struct pipe_pool *pool)
 
 /*
  * Carries the byte at the urgent mark into the pipe by hand. The ledger says first that
- * it is in hand, where it is in the stream, and how much the pipe held: so flow_adopt()
+ * it is in hand, where it is in the stream, and how much the pipe held: so flow_settle()
  * can tell whether it is in the pipe, and whether it is still in the socket as well.
  */
 static ssize_t pass_urgent(struct flow *flow)
@@ -119,19 +119,24 @@ static bool has_error(int fd)
 	return poll(&p, 1, 0) > 0 && (p.revents & POLLERR);
 }
 
-int flow_adopt(struct flow *flow, struct pool_pipe *pipe)
+int flow_take_up(struct flow *flow, struct pool_pipe *pipe)
+{
+	if (pipe && pipe_get_pending(pipe->fd, &flow->pending) < 0)
+		return -EIO;
+	flow->pipe = pipe;
+	return 0;
+}
+
+void flow_settle(struct flow *flow)
 {
 	struct socket_counts counts;
 
-	flow->pipe = pipe;
-	if (pipe && pipe_get_pending(pipe->fd, &flow->pending) < 0)
-		return -EIO;
 	settle_urgent(flow);
 	if (socket_get_counts(flow->source->fd, &counts) < 0) {
 		/* AF_UNIX keeps no counts; what is in the pipe was read at least */
 		if (flow_record(flow)->n_read < flow->pending)
 			flow_record(flow)->n_read = flow->pending;
-		return 0;
+		return;
 	}
 	if (!counts.is_closed)
 		atomic_store(&flow_record(flow)->n_read,
@@ -147,7 +152,6 @@ int flow_adopt(struct flow *flow, struct pool_pipe *pipe)
 		peer_fail(flow->source);
 	else
 		atomic_store(&flow_record(flow)->n_read, counts.n_taken - 1);
-	return 0;
 }
 
 /* Whether a result of splice is more than a matter of time. */

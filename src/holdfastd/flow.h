@@ -59,11 +59,16 @@ void flow_init(struct flow *flow, struct peer *source, struct peer *sink,
 	       struct ledger_slot *record, unsigned index);
 
 /*
- * Takes up what the last process left: pipe is the one that the ledger names, NULL if
- * none. Settles an urgent byte that was in hand. Returns 0, or -EIO if the pipe can't be
- * asked.
+ * Takes up what another process has read: pipe is the one that the ledger names, NULL if
+ * none. Changes nothing outside of flow. Returns 0, or -EIO if the pipe can't be asked.
  */
-int flow_adopt(struct flow *flow, struct pool_pipe *pipe);
+int flow_take_up(struct flow *flow, struct pool_pipe *pipe);
+
+/*
+ * Makes good what a process that may have died within any call has left half done: an
+ * urgent byte that was in hand, and n_read.
+ */
+void flow_settle(struct flow *flow);
 
 /*
  * Moves what can be moved. A failing peer gets failed set; the flow of a failed source

@@ -14,6 +14,7 @@
 #include "holdfastd/messages.h"
 #include "holdfastd/options.h"
 #include "holdfastd/server.h"
+#include "holdfastd/successor.h"
 #include "vault/store.h"
 
 #define HOW_TO_START                                                                      \
@@ -22,13 +23,6 @@
 
 /* How long a process that can't start at all lives on before it says so by its end. */
 #define RESTART_DELAY_SEC 1
-
-struct passed {
-	int *listeners;
-	size_t n_listeners;
-	struct stored_fd *stored;
-	size_t n_stored;
-};
 
 static void set_listener_flags(int fd, const struct options *options)
 {
@@ -42,30 +36,31 @@ static void set_listener_flags(int fd, const struct options *options)
 
 /* Listeners are told by what they are, stored fds by their names: the order means
  * nothing. */
-static int sort_passed(const struct options *options, struct passed *ret_passed)
+static int sort_passed(const struct options *options, struct inheritance *inheritance)
 {
-	struct passed passed = {0};
+	struct stored_fd *stored;
 	char **names = NULL;
-	int n = sd_listen_fds_with_names(0, &names);
+	int n = sd_listen_fds_with_names(0, &names), *listeners;
 
 	if (n < 0)
 		return n;
-	passed.listeners = calloc((size_t)n + 1, sizeof(*passed.listeners));
-	passed.stored = calloc((size_t)n + 1, sizeof(*passed.stored));
-	if (!passed.listeners || !passed.stored)
+	listeners = calloc((size_t)n + 1, sizeof(*listeners));
+	stored = calloc((size_t)n + 1, sizeof(*stored));
+	if (!listeners || !stored)
 		return -ENOMEM;
 	for (int i = 0; i < n; i++) {
 		int fd = SD_LISTEN_FDS_START + i;
 
 		if (listener_is_one(fd)) {
 			set_listener_flags(fd, options);
-			passed.listeners[passed.n_listeners++] = fd;
+			listeners[inheritance->n_listeners++] = fd;
 		} else {
-			passed.stored[passed.n_stored++] =
+			stored[inheritance->n_stored++] =
 				(struct stored_fd){.fd = fd, .name = names[i]};
 		}
 	}
-	*ret_passed = passed;
+	inheritance->listeners = listeners;
+	inheritance->stored = stored;
 	return 0;
 }
 
@@ -81,25 +76,54 @@ static int fail_slowly(int status)
 	return status;
 }
 
-static int usage_error(const char *text)
+static int usage_error(const struct inheritance *inheritance, const char *text)
 {
 	log_error("%s", text);
+	if (inheritance->handover >= 0)
+		successor_say_failure(inheritance->handover, text);
 	return fail_slowly(EXIT_STATUS_USAGE);
+}
+
+/* What it takes to be started by a service manager, or an explanation. */
+static int check_manager(const struct options *options, struct inheritance *inheritance)
+{
+	int r;
+
+	if (inheritance->handover >= 0)
+		return EXIT_SUCCESS;
+	r = sort_passed(options, inheritance);
+	if (r < 0) {
+		log_error("Can't take what was passed at the start: %s%s", strerror(-r),
+			  r == -EINVAL ? " (does a FileDescriptorName= have a colon?)"
+				       : "");
+		return EXIT_FAILURE;
+	}
+	if (inheritance->n_listeners == 0)
+		return usage_error(inheritance,
+				   "No listening socket was passed: " HOW_TO_START);
+	if (!store_is_there())
+		return usage_error(inheritance,
+				   "No service manager would keep the connections "
+				   "($NOTIFY_SOCKET is not set): " HOW_TO_START);
+	return EXIT_SUCCESS;
 }
 
 int main(int argc, char *argv[])
 {
-	static struct options options; /* threads read it until the process is gone */
-	static struct passed passed;   /* as well */
+	/* Threads read these until the process is gone */
+	static struct options options;
+	static struct inheritance inheritance;
 	char error[512];
 	int r;
 
 	log_init();
+	inheritance.arguments = argv;
+	inheritance.handover = successor_find_socket();
 	/* For the classification of bytes as characters, in what is logged */
 	(void)setlocale(LC_CTYPE, "C.UTF-8");
 	r = options_parse(argc, argv, &options, error, sizeof(error));
 	if (r < 0)
-		return usage_error(error);
+		return usage_error(&inheritance, error);
 	if (r == OPTIONS_HELP)
 		return fputs(options_help, stdout) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 	if (r == OPTIONS_VERSION)
@@ -107,18 +131,9 @@ int main(int argc, char *argv[])
 							       : EXIT_SUCCESS;
 	log_set_max_level(options.log_level);
 
-	r = sort_passed(&options, &passed);
-	if (r < 0) {
-		log_error("Can't take what was passed at the start: %s%s", strerror(-r),
-			  r == -EINVAL ? " (does a FileDescriptorName= have a colon?)"
-				       : "");
-		return EXIT_FAILURE;
-	}
-	if (passed.n_listeners == 0)
-		return usage_error("No listening socket was passed: " HOW_TO_START);
-	if (!store_is_there())
-		return usage_error("No service manager would keep the connections "
-				   "($NOTIFY_SOCKET is not set): " HOW_TO_START);
+	r = check_manager(&options, &inheritance);
+	if (r != EXIT_SUCCESS)
+		return r;
 	server_block_signals();
 	r = log_start();
 	if (r < 0) {
@@ -126,8 +141,7 @@ int main(int argc, char *argv[])
 		return fail_slowly(EXIT_FAILURE);
 	}
 	log_info("pid: %d", getpid());
-	r = server_run(&options, passed.listeners, passed.n_listeners, passed.stored,
-		       passed.n_stored);
+	r = server_run(&options, &inheritance);
 	if (r != EXIT_SUCCESS && r != EXIT_STATUS_IDLE)
 		(void)fail_slowly(r);
 	/* Not exit(): workers run to the last instant, and there is nothing to be saved */

@@ -26,3 +26,5 @@
 #define MESSAGE_STOPPING "a564b9cd7cd141649b846eb05a1330ed"
 /* A worker makes no progress */
 #define MESSAGE_WATCHDOG "79b2c3c537024a958bcf79315d619226"
+/* A takeover has begun, ended or failed */
+#define MESSAGE_TAKEOVER "a478716c39024b539b883555420367df"

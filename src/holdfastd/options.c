@@ -44,6 +44,9 @@ const char options_help[] =
 	"     --exit-idle-time=TIME Exits (status 77) when there has been no connection for this\n"
 	"                           long; the next one starts the service again\n"
 	"                           (default: infinity)\n"
+	"     --takeover-timeout=TIME  How long the new process of a takeover (SIGUSR2, systemctl\n"
+	"                           reload) may take until it is ready; the old one serves on\n"
+	"                           after it (default: 10s)\n"
 	"     --log-level=LEVEL     emerg, alert, crit, err, warning, notice, info or debug\n"
 	"                           (default: info)\n"
 	"  -h --help                Shows this text\n"
@@ -60,6 +63,7 @@ enum {
 	OPTION_CONNECT_TIMEOUT,
 	OPTION_KEEPALIVE,
 	OPTION_EXIT_IDLE_TIME,
+	OPTION_TAKEOVER_TIMEOUT,
 	OPTION_LOG_LEVEL,
 	OPTION_VERSION,
 };
@@ -73,6 +77,7 @@ static const struct option long_options[] = {
 	{"connect-timeout", required_argument, NULL, OPTION_CONNECT_TIMEOUT},
 	{"keepalive", required_argument, NULL, OPTION_KEEPALIVE},
 	{"exit-idle-time", required_argument, NULL, OPTION_EXIT_IDLE_TIME},
+	{"takeover-timeout", required_argument, NULL, OPTION_TAKEOVER_TIMEOUT},
 	{"log-level", required_argument, NULL, OPTION_LOG_LEVEL},
 	{"help", no_argument, NULL, 'h'},
 	{"version", no_argument, NULL, OPTION_VERSION},
@@ -180,6 +185,18 @@ static int parse_keepalive(const char *text, const struct error *error,
 	return 0;
 }
 
+/* The service manager waits for a reload no longer than for a start either. */
+static int parse_takeover_timeout(const char *text, const struct error *error,
+				  uint64_t *ret_usec)
+{
+	if (options_parse_usec(text, ret_usec) < 0 || *ret_usec == 0 ||
+	    *ret_usec > TAKEOVER_TIMEOUT_USEC_MAX)
+		return refuse(error,
+			      "--takeover-timeout=%s: give a time above 0, up to 10min",
+			      text);
+	return 0;
+}
+
 static int parse_frame(const char *text, const struct error *error, enum frame *ret_frame)
 {
 	if (strcmp(text, "read") == 0)
@@ -238,6 +255,9 @@ static int parse_option(int option, const char *value, const struct error *error
 	case OPTION_EXIT_IDLE_TIME:
 		return parse_time(value, "exit-idle-time", error,
 				  &options->exit_idle_usec);
+	case OPTION_TAKEOVER_TIMEOUT:
+		return parse_takeover_timeout(value, error,
+					      &options->takeover_timeout_usec);
 	case OPTION_LOG_LEVEL:
 		return parse_log_level(value, error, &options->log_level);
 	case 'h':
@@ -300,6 +320,7 @@ int options_parse(int argc, char *argv[], struct options *ret_options, char *ret
 		.connect_timeout_usec = CONNECT_TIMEOUT_USEC_DEFAULT,
 		.keepalive_idle_usec = KEEPALIVE_IDLE_USEC_DEFAULT,
 		.exit_idle_usec = USEC_INFINITY,
+		.takeover_timeout_usec = TAKEOVER_TIMEOUT_USEC_DEFAULT,
 		.log_level = LOG_INFO,
 	};
 	int r;

@@ -15,6 +15,8 @@
 #define CONNECTIONS_MAX 262144
 #define KEEPALIVE_IDLE_USEC_DEFAULT (60 * USEC_PER_SEC)
 #define CONNECT_TIMEOUT_USEC_DEFAULT (10 * USEC_PER_SEC)
+#define TAKEOVER_TIMEOUT_USEC_DEFAULT (10 * USEC_PER_SEC)
+#define TAKEOVER_TIMEOUT_USEC_MAX (600 * USEC_PER_SEC)
 
 enum frame {
 	FRAME_READ, /* one entry for each read */
@@ -32,6 +34,7 @@ struct options {
 	uint64_t connect_timeout_usec; /* for each address */
 	uint64_t keepalive_idle_usec;  /* USEC_INFINITY: no keepalive */
 	uint64_t exit_idle_usec;       /* USEC_INFINITY: never */
+	uint64_t takeover_timeout_usec;
 	int log_level;
 };
 

@@ -26,6 +26,11 @@ void peer_set_fd(struct peer *peer, int fd)
 void peer_fail(struct peer *peer)
 {
 	atomic_fetch_or(peer->ledger_flags, peer->failed_flag);
+	peer_set_failed(peer);
+}
+
+void peer_set_failed(struct peer *peer)
+{
 	peer->failed = peer->hung = peer->readable = peer->writable = true;
 }
 

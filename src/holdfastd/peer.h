@@ -54,6 +54,9 @@ void peer_set_fd(struct peer *peer, int fd);
  */
 void peer_fail(struct peer *peer);
 
+/* The same where the ledger has it already. */
+void peer_set_failed(struct peer *peer);
+
 /*
  * Makes epoll wait for events (EPOLLIN, EPOLLOUT, EPOLLPRI; 0 for errors only), or forget
  * the fd. Does nothing where nothing changes. Must have been called with PEER_UNWATCHED

@@ -78,33 +78,34 @@ static bool is_pipe_of_both_ends(int fd)
 	       (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR;
 }
 
-static struct pool_pipe *take_pipe(struct worker *worker, slot_ref ref)
+struct pool_pipe *recover_take_pipe(struct worker *worker, slot_ref ref)
 {
 	struct vault *vault = worker->shared->vault;
 	uint32_t slot = slot_ref_slot(ref);
+	struct pool_pipe *pipe = NULL;
 	struct adopted_entry entry;
 
 	if (ref == 0 || vault->ledger.slots[slot].state != SLOT_PIPE ||
 	    vault->ledger.slots[slot].generation != slot_ref_generation(ref) ||
 	    !adopt_take(vault, slot, &entry))
 		return NULL;
-	if (!is_pipe_of_both_ends(entry.fds[0])) {
-		(void)fd_close(entry.fds[0]);
-		packer_free_slot(&worker->packer, slot);
-		return NULL;
-	}
-	return pipe_pool_adopt(&worker->pipes, ref, entry.fds[0]);
+	if (is_pipe_of_both_ends(entry.fds[0]))
+		pipe = pipe_pool_adopt(&worker->pipes, ref, entry.fds[0]);
+	if (!pipe)
+		adopt_give_back(vault, slot, &entry);
+	return pipe;
 }
 
 static void quarantine(struct shared *shared, uint32_t slot, struct adopted_entry *entry)
 {
+	struct pool_pipe *no_pipes[LEDGER_FLOWS] = {0};
 	struct vault *vault = shared->vault;
 
 	log_line(LOG_ERR, MESSAGE_QUARANTINED,
 		 "Connection %llu was being handled at %u crashes in a row: it was reset",
 		 (unsigned long long)vault->ledger.slots[slot].id,
 		 vault->ledger.slots[slot].n_crashes);
-	connection_refuse(&shared->workers[0], slot, entry);
+	connection_refuse(&shared->workers[0], slot, entry, no_pipes);
 }
 
 /* When the last byte moved, not counting the time in which no process was there to move
@@ -139,7 +140,8 @@ static bool adopt_connection(struct recovery *recovery, struct worker *worker,
 	vault->ledger.header->in_hand[worker->index] =
 		slot_ref_make(slot, vault->ledger.slots[slot].generation);
 	for (size_t i = 0; i < LEDGER_FLOWS; i++)
-		pipes[i] = take_pipe(worker, vault->ledger.slots[slot].flows[i].pipe);
+		pipes[i] = recover_take_pipe(worker,
+					     vault->ledger.slots[slot].flows[i].pipe);
 	r = connection_adopt(worker, slot, &entry, pipes, active_usec(recovery, slot));
 	vault->ledger.header->in_hand[worker->index] = 0;
 	if (r < 0)
@@ -148,28 +150,21 @@ static bool adopt_connection(struct recovery *recovery, struct worker *worker,
 	return true;
 }
 
-/* Pipes that nobody was lent: those that are empty, as they should be, serve again. */
-static void adopt_free_pipes(struct shared *shared)
+void recover_free_pipe(struct shared *shared, uint32_t slot)
 {
-	struct vault *vault = shared->vault;
+	struct worker *worker = &shared->workers[slot % shared->n_workers];
+	const struct ledger_slot *record = &shared->vault->ledger.slots[slot];
+	struct pool_pipe *pipe = NULL;
+	size_t pending;
 
-	for (uint32_t slot = 0; slot < vault->n_adopted; slot++) {
-		struct worker *worker = &shared->workers[slot % shared->n_workers];
-		struct pool_pipe *pipe;
-		size_t pending;
-
-		if (vault->ledger.slots[slot].state != SLOT_PIPE)
-			continue;
-		pipe = take_pipe(worker,
-				 slot_ref_make(slot,
-					       vault->ledger.slots[slot].generation));
-		if (!pipe)
-			continue;
-		if (pipe_get_pending(pipe->fd, &pending) == 0 && pending == 0)
-			pipe_pool_return(&worker->pipes, pipe);
-		else
-			pipe_pool_discard(&worker->pipes, pipe);
-	}
+	if (record->state == SLOT_PIPE)
+		pipe = recover_take_pipe(worker, slot_ref_make(slot, record->generation));
+	if (!pipe)
+		return;
+	if (pipe_get_pending(pipe->fd, &pending) == 0 && pending == 0)
+		pipe_pool_return(&worker->pipes, pipe);
+	else
+		pipe_pool_discard(&worker->pipes, pipe);
 }
 
 int recover_connections(struct recovery *recovery)
@@ -186,7 +181,8 @@ int recover_connections(struct recovery *recovery)
 					 &shared->workers[i % shared->n_workers], list[i],
 					 &pending);
 	free(list);
-	adopt_free_pipes(shared);
+	for (uint32_t slot = 0; slot < shared->vault->n_adopted; slot++)
+		recover_free_pipe(shared, slot);
 	/* What is left was counted as damaged, or has no fds */
 	(void)adopt_done(shared->vault);
 	n_refused = n - recovery->n_adopted;

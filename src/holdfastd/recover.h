@@ -11,6 +11,8 @@
 #include "vault/adopt.h"
 
 struct shared;
+struct worker;
+struct pool_pipe;
 
 struct recovery {
 	struct shared *shared;
@@ -22,12 +24,24 @@ struct recovery {
 /* Logs what the vault found wrong. */
 void recover_say(const struct adopt_report *report);
 
+/*
+ * Makes a lent pipe of worker's of the one that ref names, or returns NULL where there is
+ * none: then it is as it was.
+ */
+struct pool_pipe *recover_take_pipe(struct worker *worker, slot_ref ref);
+
+/*
+ * If slot is a pipe that nobody has taken, puts it into some worker's pool; or discards
+ * it if it has bytes, which it should not.
+ */
+void recover_free_pipe(struct shared *shared, uint32_t slot);
+
 /* After a row of crashes each start waits longer, so that a loop of them costs little. */
 void recover_delay(const struct adopt_report *report);
 
 /*
  * Shares the connections out among the workers, resets those that can't be continued
- * exactly and those in quarantine, and logs the one line about it. Sets n_adopted. Returns
- * 0 or -ENOMEM.
+ * exactly and those in quarantine, and logs the one line about it. Sets n_adopted.
+ * Returns 0 or -ENOMEM.
  */
 int recover_connections(struct recovery *recovery);

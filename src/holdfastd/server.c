@@ -2,12 +2,10 @@
 #include "holdfastd/server.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <systemd/sd-daemon.h>
@@ -16,9 +14,12 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/time.h"
+#include "holdfastd/capacity.h"
 #include "holdfastd/crash.h"
 #include "holdfastd/messages.h"
 #include "holdfastd/recover.h"
+#include "holdfastd/successor.h"
+#include "holdfastd/takeover.h"
 #include "holdfastd/worker.h"
 
 /* How long the service manager may take to answer the first uploads. */
@@ -26,14 +27,16 @@
 #define TICK_USEC USEC_PER_SEC
 /* A process that has lived for this long ends a row of crashes. */
 #define SETTLED_USEC (10 * USEC_PER_SEC)
-/* Fds that are nobody's connection: standard ones, epolls, listeners, logs, spares. */
-#define FILES_RESERVED 64
 #define STATUS_SIZE 256
 
 struct server {
 	struct shared shared;
 	struct adopt_report report;
 	struct recovery recovery;
+	struct takeover *takeover;
+	struct successor *successor; /* NULL: adopted from the store */
+	bool is_heard; /* by the service manager: this is its main process */
+	char **arguments;
 	uint64_t started_usec;
 	uint64_t watchdog_usec; /* 0: none */
 	uint64_t rounds_seen[THREADS_MAX];
@@ -41,65 +44,6 @@ struct server {
 	char status[STATUS_SIZE];
 	sd_event *event;
 };
-
-/* ---- limits ---- */
-
-/* Fds of one connection at its worst: its sockets, and a pipe for each flow. */
-static unsigned files_per_connection(enum service_kind service)
-{
-	switch (service) {
-	case SERVICE_LOG:
-	case SERVICE_ECHO:
-		return 2;
-	case SERVICE_RELAY:
-		return 4;
-	}
-	return 4;
-}
-
-static unsigned long raise_files_limit(void)
-{
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return 1024;
-	limit.rlim_cur = limit.rlim_max;
-	/* Up to the hard limit it is always allowed */
-	(void)setrlimit(RLIMIT_NOFILE, &limit);
-	return limit.rlim_cur == RLIM_INFINITY ? CONNECTIONS_MAX * 8UL : limit.rlim_cur;
-}
-
-static unsigned connections_max(const struct options *options, unsigned long files)
-{
-	unsigned per_connection = files_per_connection(options->service);
-	unsigned long most;
-
-	files = files > 2 * FILES_RESERVED ? files - FILES_RESERVED : FILES_RESERVED;
-	/* Two fds for each parcel of PARCEL_ENTRIES_MAX: one part in a hundred */
-	most = (files - files / 100) / per_connection;
-	if (most > CONNECTIONS_MAX)
-		most = CONNECTIONS_MAX;
-	if (options->connections_max == 0)
-		return (unsigned)most;
-	if (options->connections_max > most)
-		log_warning("--connections-max=%u needs more open files than the limit of %lu "
-			    "allows: %lu connections are served (raise LimitNOFILE=)",
-			    options->connections_max, files, most);
-	return options->connections_max < most ? options->connections_max
-					       : (unsigned)most;
-}
-
-static unsigned n_threads(const struct options *options)
-{
-	cpu_set_t cpus;
-	int n = 1;
-
-	if (options->n_threads > 0)
-		return options->n_threads;
-	if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0)
-		n = CPU_COUNT(&cpus);
-	return n > THREADS_MAX ? THREADS_MAX : (unsigned)n;
-}
 
 static_assert(THREADS_MAX <= LEDGER_WORKERS_MAX,
 	      "the ledger names what each worker has in hand");
@@ -110,6 +54,8 @@ static void set_status(struct server *server)
 {
 	char status[STATUS_SIZE];
 
+	if (!server->is_heard)
+		return;
 	(void)snprintf(status, sizeof(status),
 		       "STATUS=%s: %u connections, %u adopted at start, %u restarts survived",
 		       service_name(server->shared.options->service),
@@ -143,7 +89,51 @@ static int on_vault(sd_event_source *source, int fd, uint32_t events, void *user
 	(void)fd;
 	(void)events;
 	vault_dispatch(server->shared.vault);
+	takeover_look(server->takeover);
 	return 0;
+}
+
+static int on_takeover_signal(sd_event_source *source,
+			      const struct signalfd_siginfo *info, void *userdata)
+{
+	struct server *server = userdata;
+	const char *why;
+
+	(void)source, (void)info;
+	/* It has been logged if it could not be begun */
+	(void)takeover_begin(server->takeover, NULL, &why);
+	return 0;
+}
+
+static void on_takeover_ended(void *userdata, enum takeover_result result, pid_t pid,
+			      const char *why)
+{
+	struct server *server = userdata;
+
+	(void)pid;
+	switch (result) {
+	case TAKEOVER_DONE:
+		(void)sd_event_exit(server->event, EXIT_SUCCESS);
+		break;
+	case TAKEOVER_ROLLED_BACK:
+		break;
+	case TAKEOVER_LOST:
+		log_line(LOG_ERR, MESSAGE_TAKEOVER, "Leaving, to be started again: %s",
+			 why);
+		(void)sd_event_exit(server->event, EXIT_FAILURE);
+		break;
+	}
+}
+
+/* The service manager listens to this process from now on. */
+static void on_released(void *userdata)
+{
+	struct server *server = userdata;
+
+	server->is_heard = true;
+	set_status(server);
+	(void)sd_notify(0, "READY=1"); /* there is a manager: it was spoken to before */
+	vault_go_on(server->shared.vault);
 }
 
 /* Leaves if nothing is being served and nobody is about to accept (see accept_one()). */
@@ -171,6 +161,7 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata)
 	int r;
 
 	vault_tick(server->shared.vault);
+	takeover_look(server->takeover);
 	set_status(server);
 	server->shared.vault->ledger.header->alive_usec = time_now_usec();
 	if (time_now_usec() - server->started_usec > SETTLED_USEC)
@@ -212,9 +203,9 @@ static int on_watchdog(sd_event_source *source, uint64_t usec, void *userdata)
 		server->rounds_seen[i] = rounds;
 		worker_wake(worker);
 	}
-	if (all_alive)
-		(void)sd_notify(0,
-				"WATCHDOG=1"); /* missed, the next one is in time too */
+	if (all_alive && server->is_heard)
+		/* Missed, the next one is in time too */
+		(void)sd_notify(0, "WATCHDOG=1");
 	(void)usec;
 	r = sd_event_source_set_time_relative(source, server->watchdog_usec / 3);
 	return r < 0 ? r : sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
@@ -259,8 +250,15 @@ static int add_events(struct server *server)
 		if (r < 0)
 			return r;
 	}
+	r = sd_event_add_signal(server->event, NULL, SIGUSR2, on_takeover_signal, server);
+	if (r < 0)
+		return r;
 	r = sd_event_add_io(server->event, NULL, vault_fd(server->shared.vault), EPOLLIN,
 			    on_vault, server);
+	if (r < 0)
+		return r;
+	r = takeover_new(&server->shared, server->event, server->arguments,
+			 on_takeover_ended, server, &server->takeover);
 	return r < 0 ? r : add_timers(server);
 }
 
@@ -276,6 +274,8 @@ static int init_workers(struct server *server, unsigned n)
 {
 	struct shared *shared = &server->shared;
 
+	shared->vault->wake_packers = wake_workers;
+	shared->vault->userdata = server;
 	shared->workers = calloc(n, sizeof(*shared->workers));
 	if (!shared->workers)
 		return -ENOMEM;
@@ -304,7 +304,7 @@ static int open_vault(struct server *server, const struct stored_fd *stored,
 		      size_t n_stored)
 {
 	struct shared *shared = &server->shared;
-	unsigned n = n_threads(shared->options);
+	unsigned n = capacity_get_threads(shared->options);
 	int r;
 
 	r = vault_new(n, &shared->vault);
@@ -360,6 +360,7 @@ static int resolve_upstream(struct server *server)
 			    &server->shared.upstream);
 }
 
+/* From the store. */
 static int start(struct server *server, const struct stored_fd *stored, size_t n_stored)
 {
 	struct shared *shared = &server->shared;
@@ -374,14 +375,62 @@ static int start(struct server *server, const struct stored_fd *stored, size_t n
 	r = recover_connections(&server->recovery);
 	if (r < 0)
 		return r;
-	shared->vault->wake_packers = wake_workers;
-	shared->vault->userdata = server;
 	r = add_events(server);
 	if (r < 0)
 		return r;
 	/* Adopted connections go on now; new ones as soon as there are parcels for them */
 	r = start_workers(server);
-	return r < 0 ? r : stock_vault(server);
+	if (r == 0)
+		r = stock_vault(server);
+	if (r < 0)
+		return r;
+	server->is_heard = true;
+	log_line(LOG_INFO, MESSAGE_STARTED, "tcp server started");
+	set_status(server);
+	(void)sd_notify(0, "READY=1"); /* there is a manager: it was spoken to before */
+	vault_dispatch(shared->vault);
+	return 0;
+}
+
+static int receive_vault(struct server *server, int handover)
+{
+	struct shared *shared = &server->shared;
+	unsigned n = capacity_get_threads(shared->options);
+	int r;
+
+	r = vault_new(n, &shared->vault);
+	if (r == 0)
+		r = successor_new(handover, shared->vault, &server->successor);
+	if (r < 0)
+		return r;
+	shared->listeners =
+		successor_get_listeners(server->successor, &shared->n_listeners);
+	return init_workers(server, n);
+}
+
+/* From a process that serves until this one does. */
+static int start_as_successor(struct server *server, int handover)
+{
+	struct shared *shared = &server->shared;
+	int r;
+
+	r = receive_vault(server, handover);
+	if (r == 0)
+		r = resolve_upstream(server);
+	if (r == 0)
+		r = add_events(server);
+	if (r < 0)
+		return r;
+	gate_close(&shared->gate);
+	r = start_workers(server);
+	if (r == 0)
+		r = successor_take_over(server->successor, shared);
+	if (r < 0)
+		return r;
+	server->report.n_starts = shared->vault->ledger.header->n_starts;
+	server->recovery.n_adopted = successor_get_n_connections(server->successor);
+	return successor_watch_release(server->successor, server->event, on_released,
+				       server);
 }
 
 void server_block_signals(void)
@@ -391,33 +440,39 @@ void server_block_signals(void)
 	(void)sigemptyset(&signals);
 	(void)sigaddset(&signals, SIGTERM);
 	(void)sigaddset(&signals, SIGINT);
+	(void)sigaddset(&signals, SIGUSR2);
 	/* Inherited by every thread: the event loop's signalfd gets them */
 	(void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
 	/* splice(2) has no MSG_NOSIGNAL (tests/kernel/splice-to-lost-peer.c) */
 	(void)signal(SIGPIPE, SIG_IGN);
 }
 
-int server_run(const struct options *options, const int *listeners, size_t n_listeners,
-	       const struct stored_fd *stored, size_t n_stored)
+static int start_anyhow(struct server *server, const struct inheritance *inheritance)
+{
+	if (inheritance->handover >= 0)
+		return start_as_successor(server, inheritance->handover);
+	server->shared.listeners = inheritance->listeners;
+	server->shared.n_listeners = inheritance->n_listeners;
+	return start(server, inheritance->stored, inheritance->n_stored);
+}
+
+int server_run(const struct options *options, const struct inheritance *inheritance)
 {
 	static struct server server; /* threads use it to the last instant */
 	int r;
 
 	server.started_usec = time_now_usec();
+	server.arguments = inheritance->arguments;
 	server.shared.options = options;
-	server.shared.listeners = listeners;
-	server.shared.n_listeners = n_listeners;
-	server.shared.connections_max = connections_max(options, raise_files_limit());
-	r = start(&server, stored, n_stored);
+	server.shared.connections_max =
+		capacity_get_connections(options, capacity_raise_files());
+	gate_init(&server.shared.gate);
+	r = start_anyhow(&server, inheritance);
 	if (r < 0) {
 		log_error("Can't start: %s", strerror(-r));
 		log_flush(USEC_PER_SEC);
 		return r == -ENOSPC ? EXIT_STATUS_USAGE : EXIT_FAILURE;
 	}
-	log_line(LOG_INFO, MESSAGE_STARTED, "tcp server started");
-	set_status(&server);
-	(void)sd_notify(0, "READY=1"); /* there is a manager: it was spoken to before */
-	vault_dispatch(server.shared.vault);
 	r = sd_event_loop(server.event);
 	if (r < 0) {
 		log_error("The event loop failed: %s", strerror(-r));

@@ -25,10 +25,16 @@ enum exit_status {
  */
 void server_block_signals(void);
 
-/*
- * Serves until told to stop. listeners: borrowed for ever. stored: what came from the fd
- * store, taken over.
- * Returns the exit status.
- */
-int server_run(const struct options *options, const int *listeners, size_t n_listeners,
-	       const struct stored_fd *stored, size_t n_stored);
+/* What a process begins with. Borrowed for ever, but for the stored fds. */
+struct inheritance {
+	char **arguments; /* the command line */
+	/* Of a successor (successor.h): its end of the socket; -EBADF, and then: */
+	int handover;
+	const int *listeners;
+	size_t n_listeners;
+	const struct stored_fd *stored; /* what came from the fd store, taken over */
+	size_t n_stored;
+};
+
+/* Serves until told to stop, or until a successor serves. Returns the exit status. */
+int server_run(const struct options *options, const struct inheritance *inheritance);

@@ -3,7 +3,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -147,7 +149,7 @@ void worker_remove(struct worker *worker, struct connection *connection)
 }
 
 /* Events of this batch may have named them until now; the log thread still may. */
-static void free_closed(struct worker *worker)
+void worker_free_closed(struct worker *worker)
 {
 	struct connection *connection = TAILQ_FIRST(&worker->closed);
 
@@ -179,6 +181,35 @@ static uint64_t idle_due_usec(const struct worker *worker)
 
 	return first ? first->active_usec + worker->shared->options->idle_timeout_usec
 		     : USEC_INFINITY;
+}
+
+static int compare_active(const void *a, const void *b)
+{
+	uint64_t x = (*(struct connection *const *)a)->active_usec;
+	uint64_t y = (*(struct connection *const *)b)->active_usec;
+
+	return x < y ? -1 : x > y;
+}
+
+int worker_sort_idle(struct worker *worker)
+{
+	struct connection *connection, **list;
+	size_t n = 0;
+
+	TAILQ_FOREACH(connection, &worker->idle, timer_entry)
+	n++;
+	list = calloc(n + 1, sizeof(*list));
+	if (!list)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++) {
+		list[i] = TAILQ_FIRST(&worker->idle);
+		worker_clear_timer(worker, list[i]);
+	}
+	qsort(list, n, sizeof(*list), compare_active);
+	for (size_t i = 0; i < n; i++)
+		worker_set_idle(worker, list[i]);
+	free(list);
+	return 0;
 }
 
 static uint64_t min_usec(uint64_t a, uint64_t b)
@@ -265,11 +296,14 @@ static void run_ready(struct worker *worker)
 	struct connection *connection;
 
 	TAILQ_CONCAT(&list, &worker->ready, ready_entry);
-	while ((connection = TAILQ_FIRST(&list))) {
+	while ((connection = TAILQ_FIRST(&list)) &&
+	       !gate_is_closed(&worker->shared->gate)) {
 		TAILQ_REMOVE(&list, connection, ready_entry);
 		connection->is_ready = false;
 		connection_advance(connection);
 	}
+	/* Those whose turn has not come before the worker is to stop */
+	TAILQ_CONCAT(&worker->ready, &list, ready_entry);
 }
 
 /* Each gets a try; the first that still finds no pipe ends the round. */
@@ -362,7 +396,28 @@ static void run_once(struct worker *worker)
 	if (n_rounds > 0 && n < WORKER_EVENTS_MAX)
 		run_idle(worker);
 	run_pipe_waiters(worker);
-	free_closed(worker);
+	worker_free_closed(worker);
+}
+
+/* What is logged twice would be read twice: entries under way are waited for. */
+static void finish_log_entries(struct worker *worker)
+{
+	uint64_t until = time_now_usec() + WORKER_LOG_WAIT_USEC, now;
+
+	while (worker->n_log_jobs > 0 && (now = time_now_usec()) < until) {
+		struct pollfd p = {.fd = worker->wake_fd, .events = POLLIN};
+
+		/* Interrupted or not: the clock and the count decide */
+		(void)poll(&p, 1, (int)((until - now) / USEC_PER_MSEC) + 1);
+		woken(worker);
+	}
+}
+
+static void wait_at_gate(struct worker *worker)
+{
+	finish_log_entries(worker);
+	gate_pass(&worker->shared->gate);
+	worker->now_usec = time_now_usec();
 }
 
 static void *worker_thread(void *userdata)
@@ -370,10 +425,26 @@ static void *worker_thread(void *userdata)
 	struct worker *worker = userdata;
 
 	crash_set_worker(worker->index);
+	gate_pass(&worker->shared->gate);
+	worker->now_usec = time_now_usec();
 	accept_watch(worker);
-	for (;;)
+	for (;;) {
+		if (gate_is_closed(&worker->shared->gate))
+			wait_at_gate(worker);
 		run_once(worker);
+	}
 	return NULL;
+}
+
+bool worker_stop_all(struct shared *shared, uint64_t until_usec)
+{
+	gate_close(&shared->gate);
+	for (unsigned i = 0; i < shared->n_workers; i++)
+		worker_wake(&shared->workers[i]);
+	if (gate_wait_for_all(&shared->gate, shared->n_workers, until_usec))
+		return true;
+	gate_open(&shared->gate);
+	return false;
 }
 
 void worker_wake(struct worker *worker)

@@ -14,6 +14,7 @@
 #include <sys/queue.h>
 
 #include "holdfastd/connection.h"
+#include "holdfastd/gate.h"
 #include "holdfastd/options.h"
 #include "holdfastd/upstream.h"
 #include "vault/packer.h"
@@ -29,6 +30,11 @@
 #define LOOK_AGAIN_USEC (5 * USEC_PER_MSEC)
 
 #define LIMIT_QUIET_USEC (10 * USEC_PER_SEC)
+/*
+ * How long a worker that is to stop waits for its log entries. A journal that is slower
+ * than this may get one of each connection twice, from this process and its successor.
+ */
+#define WORKER_LOG_WAIT_USEC (100 * USEC_PER_MSEC)
 
 /* What a limit is about. */
 enum limit {
@@ -53,6 +59,7 @@ struct shared {
 	struct worker *workers;
 	unsigned n_workers;
 	unsigned connections_max;
+	struct gate gate;
 
 	_Atomic unsigned n_connections;
 	_Atomic unsigned n_accept_waiting; /* workers that wait for a connection to end */
@@ -86,6 +93,8 @@ struct worker {
 	struct connection_list idle; /* by active_usec; kept only with an idle timeout */
 	struct connection_list closed;
 
+	unsigned n_log_jobs; /* log entries that are under way */
+
 	_Atomic uint64_t n_rounds; /* progress, for the watchdog */
 
 	pthread_mutex_t lock;    /* of: */
@@ -95,13 +104,19 @@ struct worker {
 /* Prepares a worker; adopting into it is possible then. Returns 0 or a negative errno. */
 int worker_init(struct worker *worker, struct shared *shared, unsigned index);
 
-/* Starts its thread. Returns 0 or a negative errno. */
+/* Starts its thread, which waits at shared->gate first. Returns 0 or a negative errno. */
 int worker_start(struct worker *worker);
 
 /* Makes it look around: at what it waits for, its packer, the log. Any thread. */
 void worker_wake(struct worker *worker);
 
-/* ---- for its connections, in its thread ---- */
+/*
+ * Stops all workers: they wait at the closed gate, at the latest at until_usec. Returns
+ * whether they do; if not, the gate is open again.
+ */
+bool worker_stop_all(struct shared *shared, uint64_t until_usec);
+
+/* ---- for its connections, in its thread (or before that runs) ---- */
 
 void worker_add(struct worker *worker, struct connection *connection);
 void worker_remove(struct worker *worker, struct connection *connection);
@@ -112,6 +127,13 @@ void worker_set_failing(struct worker *worker, struct connection *connection);
 void worker_set_soon(struct worker *worker, struct connection *connection);
 void worker_set_idle(struct worker *worker, struct connection *connection);
 void worker_clear_timer(struct worker *worker, struct connection *connection);
+
+/* Puts those with an idle timer in the order of their times, which it depends on. Returns
+ * 0 or -ENOMEM. */
+int worker_sort_idle(struct worker *worker);
+
+/* Frees the memory of the closed ones, which no event names any more. */
+void worker_free_closed(struct worker *worker);
 
 /* Wakes those that wait for the number of connections to fall. Any thread. */
 void worker_wake_accept_waiters(struct shared *shared);

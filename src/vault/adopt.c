@@ -79,6 +79,8 @@ static void attach(struct vault *vault, uint32_t index, struct parcel_entry *ent
 	for (int i = 0; i < PARCEL_FDS_MAX; i++)
 		adopted->fds[i] = take_fd(&entry->fds[i]);
 	adopted->n_fds = entry->n_fds;
+	adopted->kind = entry->label.kind;
+	adopted->generation = entry->label.generation;
 	vault->locations[entry->label.slot] = index + 1;
 }
 
@@ -437,6 +439,7 @@ int vault_adopt(struct vault *vault, const struct stored_fd *fds, size_t n,
 			return r;
 	}
 	report.ledger_version = vault->ledger.header->version;
+	ledger_withdraw_any_offer(&vault->ledger);
 	report.n_starts = ++vault->ledger.header->n_starts;
 	*ret_report = report;
 	return 0;
@@ -444,11 +447,32 @@ int vault_adopt(struct vault *vault, const struct stored_fd *fds, size_t n,
 
 bool adopt_take(struct vault *vault, uint32_t slot, struct adopted_entry *ret_entry)
 {
-	if (slot >= vault->n_adopted || vault->adopted[slot].n_fds <= 0)
+	struct adopted_entry *entry;
+
+	if (slot >= vault->n_adopted)
 		return false;
-	*ret_entry = vault->adopted[slot];
-	vault->adopted[slot].n_fds = ADOPTED_TAKEN;
+	entry = &vault->adopted[slot];
+	if (entry->n_fds <= 0 || entry->kind != vault->ledger.slots[slot].state ||
+	    entry->generation != vault->ledger.slots[slot].generation)
+		return false;
+	*ret_entry = *entry;
+	entry->n_fds = ADOPTED_TAKEN;
 	return true;
+}
+
+void adopt_give_back(struct vault *vault, uint32_t slot,
+		     const struct adopted_entry *entry)
+{
+	struct adopted_entry *known = &vault->adopted[slot];
+
+	/* Else there are later ones */
+	if (known->n_fds == ADOPTED_TAKEN) {
+		memcpy(known->fds, entry->fds, sizeof(known->fds));
+		known->n_fds = entry->n_fds;
+		return;
+	}
+	for (int i = 0; i < entry->n_fds; i++)
+		(void)fd_close(entry->fds[i]);
 }
 
 bool adopt_is_quarantined(const struct vault *vault, uint32_t slot)

@@ -23,7 +23,8 @@
 /* A slot's fds, as found: for a connection the client's and the upstream's socket. */
 struct adopted_entry {
 	int fds[PARCEL_FDS_MAX];
-	int n_fds; /* 0: nothing was found */
+	int n_fds;                 /* 0: nothing was found */
+	uint32_t kind, generation; /* of the label */
 };
 
 /* n_fds of an entry that somebody took. */
@@ -65,10 +66,17 @@ int vault_adopt(struct vault *vault, const struct stored_fd *fds, size_t n,
 		uint32_t n_slots, struct adopt_report *ret_report);
 
 /*
- * Takes what was found for slot: returns false if that is nothing (any more). On true the
- * caller owns ret_entry's fds.
+ * Takes what was found for slot: returns false if that is nothing (any more), or not of
+ * its present generation. On true the caller owns ret_entry's fds.
  */
 bool adopt_take(struct vault *vault, uint32_t slot, struct adopted_entry *ret_entry);
+
+/*
+ * Takes back what adopt_take() gave, as if it had not been taken; where a later entry has
+ * been found for the slot since (follow.h), it is closed.
+ */
+void adopt_give_back(struct vault *vault, uint32_t slot,
+		     const struct adopted_entry *entry);
 
 /* Whether the slot was in hand at so many crashes that it must not be served again. */
 bool adopt_is_quarantined(const struct vault *vault, uint32_t slot);
@@ -80,7 +88,7 @@ bool adopt_is_quarantined(const struct vault *vault, uint32_t slot);
 uint32_t adopt_done(struct vault *vault);
 
 /*
- * Closes this process's copies of what nobody took, and leaves the store and the ledger as they
- * are. For vault_free().
+ * Closes this process's copies of what nobody took, and leaves the store and the ledger
+ * as they are. For vault_free().
  */
 void adopt_forget(struct vault *vault);

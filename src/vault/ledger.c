@@ -157,7 +157,7 @@ void ledger_slot_clear(struct ledger_slot *slot)
 	slot->service = 0;
 	slot->flags = 0;
 	slot->n_crashes = 0;
-	slot->n_adopts = 0;
+	slot->opened_by = 0;
 	slot->accepted_usec = 0;
 	slot->active_usec = 0;
 	slot->connect_usec = 0;
@@ -168,4 +168,31 @@ void ledger_slot_clear(struct ledger_slot *slot)
 		slot->flows[i].urgent_at = 0;
 		slot->flows[i].urgent_pending = 0;
 	}
+}
+
+/* An offer is even and its being taken odd; the next offer is another number. */
+uint64_t ledger_offer(struct ledger *ledger)
+{
+	uint64_t offer = (ledger->header->handover | 1) + 1;
+
+	atomic_store(&ledger->header->handover, offer);
+	return offer;
+}
+
+bool ledger_take_offer(struct ledger *ledger, uint64_t offer)
+{
+	return atomic_compare_exchange_strong(&ledger->header->handover, &offer,
+					      offer + 1);
+}
+
+bool ledger_withdraw_offer(struct ledger *ledger, uint64_t offer)
+{
+	/* Any later number will do, as the offer is void when the word is not it */
+	return atomic_compare_exchange_strong(&ledger->header->handover, &offer,
+					      offer + 2);
+}
+
+void ledger_withdraw_any_offer(struct ledger *ledger)
+{
+	atomic_fetch_add(&ledger->header->handover, 2);
 }

@@ -85,9 +85,10 @@ struct ledger_slot {
 	_Atomic uint32_t generation;
 	uint64_t id;      /* of the connection: unique over all processes; 0 for a pipe */
 	uint32_t service; /* enum service_kind; its meaning is the caller's */
-	_Atomic uint32_t flags;       /* enum slot_flags */
-	uint32_t n_crashes;           /* crashes in a row with this slot in hand */
-	uint32_t n_adopts;            /* restarts survived */
+	_Atomic uint32_t flags; /* enum slot_flags */
+	uint32_t n_crashes;     /* crashes in a row with this slot in hand */
+	uint32_t opened_by; /* n_starts of the process that accepted it: what the header's
+			     * is above that, it has survived */
 	uint64_t accepted_usec;       /* CLOCK_MONOTONIC */
 	_Atomic uint64_t active_usec; /* the last byte moved, CLOCK_MONOTONIC */
 	uint64_t connect_usec;        /* the first connect to the upstream was begun */
@@ -116,7 +117,9 @@ struct ledger_header {
 	_Atomic uint32_t
 		crash_worker; /* index + 1 of the worker that crashed; 0: unknown */
 	uint64_t alive_usec;  /* when the process last said so, CLOCK_MONOTONIC */
-	uint64_t reserved[7];
+	/* Who serves while a process hands over to another: see ledger_offer() */
+	_Atomic uint64_t handover;
+	uint64_t reserved[6];
 	_Atomic slot_ref in_hand[LEDGER_WORKERS_MAX]; /* what each worker is handling */
 };
 
@@ -172,3 +175,23 @@ bool ledger_slot_is_sane(const struct ledger *ledger, uint32_t slot);
 
 /* Clears all of slot but its generations. The state is the first to go. */
 void ledger_slot_clear(struct ledger_slot *slot);
+
+/*
+ * The commit of a takeover. Two processes have the ledger mapped, and at every instant it
+ * is decided which one serves, whatever either of them does or dies of: the serving one
+ * stops and offers; its successor takes the offer before it moves its first byte; the
+ * serving one, where it hears nothing, withdraws it before it goes on. Of the last two
+ * exactly one succeeds, as they exchange the same word.
+ */
+
+/* Offers to hand over. Returns the offer, which no other offer is equal to. */
+uint64_t ledger_offer(struct ledger *ledger);
+
+/* The successor's: returns whether it serves from now on. */
+bool ledger_take_offer(struct ledger *ledger, uint64_t offer);
+
+/* Returns whether the offer is void. If not, it has been taken. */
+bool ledger_withdraw_offer(struct ledger *ledger, uint64_t offer);
+
+/* Makes void what the last process may have offered, and died before it heard of. */
+void ledger_withdraw_any_offer(struct ledger *ledger);

@@ -110,6 +110,7 @@ int packer_put(struct packer *packer, uint32_t slot, uint32_t generation, const 
 	old = atomic_exchange(&vault->locations[slot], (uint32_t)packer->current + 1);
 	if (old != 0)
 		vault_entry_died(vault, old);
+	vault_note_change(vault, slot);
 	return 0;
 }
 
@@ -137,6 +138,7 @@ void packer_free_slot(struct packer *packer, uint32_t slot)
 	uint32_t old;
 
 	ledger_slot_clear(&vault->ledger.slots[slot]);
+	vault_note_change(vault, slot);
 	old = atomic_exchange(&vault->locations[slot], 0);
 	if (old != 0)
 		vault_entry_died(vault, old);

@@ -116,13 +116,19 @@ struct pool_pipe *pipe_pool_adopt(struct pipe_pool *pool, slot_ref ref, int fd)
 {
 	struct pool_pipe *pipe = calloc(1, sizeof(*pipe));
 
-	if (!pipe) {
-		packer_free_slot(pool->packer, slot_ref_slot(ref));
-		(void)fd_close(fd);
+	if (!pipe)
 		return NULL;
-	}
 	*pipe = (struct pool_pipe){.fd = fd, .ref = ref};
 	set_size(pipe, false);
 	pool->n_pipes++;
 	return pipe;
+}
+
+int pipe_pool_forget(struct pipe_pool *pool, struct pool_pipe *pipe)
+{
+	int fd = pipe->fd;
+
+	free(pipe);
+	pool->n_pipes--;
+	return fd;
 }

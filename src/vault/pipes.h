@@ -53,7 +53,10 @@ void pipe_pool_return(struct pipe_pool *pool, struct pool_pipe *pipe);
 void pipe_pool_discard(struct pipe_pool *pool, struct pool_pipe *pipe);
 
 /*
- * Makes a lent pipe of one that was adopted. Takes fd over in any case.
- * Returns NULL without memory (then the pipe is lost, and with it its flow).
+ * Makes a lent pipe of one that was adopted. Takes fd over on success. Returns NULL
+ * without memory.
  */
 struct pool_pipe *pipe_pool_adopt(struct pipe_pool *pool, slot_ref ref, int fd);
+
+/* The opposite: forgets a lent pipe, and returns its fd, the caller's. */
+int pipe_pool_forget(struct pipe_pool *pool, struct pool_pipe *pipe);

@@ -54,7 +54,7 @@ int vault_new(unsigned n_packers, struct vault **ret_vault)
 	if (!vault)
 		return -ENOMEM;
 	pthread_mutex_init(&vault->lock, NULL);
-	vault->poll_fd = vault->event_fd = vault->ledger.fd = -EBADF;
+	vault->poll_fd = vault->event_fd = vault->ledger.fd = vault->changes.fd = -EBADF;
 	vault->probe = (struct store_probe){.barrier_fd = -EBADF, .probe_fd = -EBADF};
 	for (uint32_t i = 0; i < VAULT_PARCELS_MAX; i++)
 		vault->parcels[i].send_fd = vault->parcels[i].store_fd = -EBADF;
@@ -94,6 +94,8 @@ struct vault *vault_free(struct vault *vault)
 	(void)fd_close(vault->event_fd);
 	(void)fd_close(vault->poll_fd);
 	ledger_done(&vault->ledger);
+	changes_done(&vault->changes);
+	free(vault->notes);
 	if (vault->locations)
 		(void)munmap(vault->locations,
 			     sizeof(*vault->locations) * LEDGER_SLOTS_MAX);
@@ -147,6 +149,7 @@ static int upload_parcel(struct vault *vault, uint32_t index)
 	parcel->n_dead = 0;
 	parcel->n_moved = parcel->n_dead_at_tick = 0;
 	parcel->owner = NULL;
+	parcel->is_passed = false;
 	parcel->state = PARCEL_UPLOADED;
 	if (index >= vault->parcels_end)
 		vault->parcels_end = index + 1;
@@ -257,7 +260,8 @@ static int stock(struct vault *vault)
 	uint32_t n = vault_n_spares(vault), room = room_in_store(vault);
 	int r;
 
-	if (vault->probe.barrier_fd >= 0 || n >= vault->n_spares_wanted)
+	if (vault->activity == VAULT_STILL || vault->probe.barrier_fd >= 0 ||
+	    n >= vault->n_spares_wanted)
 		return 0;
 	if (time_now_usec() < vault->retry_usec)
 		return 0;
@@ -387,14 +391,23 @@ void vault_dispatch(struct vault *vault)
 	(void)eventfd_read(vault->event_fd, &n);
 	if (is_readable(vault->probe.barrier_fd))
 		probe_answered(vault);
-	sweep_all(vault, false);
+	if (vault->activity == VAULT_ACTIVE)
+		sweep_all(vault, false);
 	(void)stock(vault); /* a failure is told by vault_is_full() */
+}
+
+void vault_go_on(struct vault *vault)
+{
+	vault->activity = VAULT_ACTIVE;
+	vault_dispatch(vault);
 }
 
 void vault_tick(struct vault *vault)
 {
-	sweep_all(vault, true);
-	sweep_ask_for_rotation(vault);
+	if (vault->activity == VAULT_ACTIVE) {
+		sweep_all(vault, true);
+		sweep_ask_for_rotation(vault);
+	}
 	(void)stock(vault); /* a failure is told by vault_is_full() */
 }
 

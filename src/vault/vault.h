@@ -25,6 +25,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "vault/changes.h"
 #include "vault/ledger.h"
 #include "vault/parcel.h"
 #include "vault/store.h"
@@ -41,6 +42,13 @@
 #define VAULT_POLL_MSEC 1000
 
 struct packer;
+
+/* What the vault does by itself: less while two processes have it (give.h). */
+enum vault_activity {
+	VAULT_ACTIVE,
+	VAULT_GROWING, /* makes parcels, and sweeps none: each stays where it is */
+	VAULT_STILL,   /* tells the manager nothing */
+};
 
 enum parcel_state {
 	PARCEL_NONE,     /* the index is free */
@@ -59,6 +67,7 @@ struct vault_parcel {
 	uint32_t n_moved;           /* main thread */
 	uint32_t n_dead_at_tick;    /* main thread: n_dead at the last tick */
 	struct packer *owner;       /* while current */
+	bool is_passed;             /* main thread: the successor of a takeover has it */
 };
 
 struct vault {
@@ -92,6 +101,12 @@ struct vault {
 	 * (packer_rotate_if_wanted()). May be NULL. */
 	void (*wake_packers)(void *userdata);
 	void *userdata;
+
+	enum vault_activity activity; /* main thread */
+	/* Shared: where workers note what they change, NULL but for a takeover. */
+	_Atomic(struct changes *) noting;
+	struct changes changes;
+	uint64_t *notes; /* follow.c: those that were taken */
 
 	/* What adopt found, by slot, until it is taken: see adopt.h. */
 	struct adopted_entry *adopted;
@@ -130,6 +145,18 @@ void vault_tick(struct vault *vault);
  * the failing call.
  */
 int vault_stock_wait(struct vault *vault, uint64_t timeout_usec);
+
+/* From now on the manager listens to this process: the end of VAULT_STILL. */
+void vault_go_on(struct vault *vault);
+
+/* For what has changed in a slot's record, after the change. Any thread. */
+static inline void vault_note_change(struct vault *vault, uint32_t slot)
+{
+	struct changes *changes = vault->noting;
+
+	if (changes)
+		changes_note(changes, slot);
+}
 
 /* Whether the store has refused the last upload (FileDescriptorStoreMax=). */
 bool vault_is_full(const struct vault *vault);

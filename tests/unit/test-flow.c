@@ -166,7 +166,8 @@ static void change_process(struct stage *stage)
 		pipe = NULL;
 	}
 	init_flow(stage);
-	assert_int_equal(flow_adopt(&stage->flow, pipe), 0);
+	assert_int_equal(flow_take_up(&stage->flow, pipe), 0);
+	flow_settle(&stage->flow);
 }
 
 static void expect_no_pipe(struct stage *stage)

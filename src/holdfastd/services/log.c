@@ -182,6 +182,7 @@ static void submit(struct connection *connection, const char *bytes, size_t n)
 	job->n_bytes = n;
 	job->n_scanned = 0;
 	job->is_under_way = true;
+	connection->worker->n_log_jobs++;
 	log_entry_submit(&job->entry);
 }
 
@@ -266,6 +267,11 @@ int log_advance(struct connection *connection)
 
 	if (connection->log_job->is_under_way || flow->state == FLOW_ENDED)
 		return FLOW_WAITS;
+	/* No further entry while the worker is to stop: it waits for those under way */
+	if (gate_is_closed(&connection->worker->shared->gate)) {
+		worker_set_ready(connection->worker, connection);
+		return FLOW_WAITS;
+	}
 	for (;;) {
 		size_t max = entry_bytes_max(connection);
 		ssize_t n;
@@ -313,6 +319,7 @@ static void job_written(struct log_job *job)
 
 	log_entry_done(&job->entry);
 	job->is_under_way = false;
+	connection->worker->n_log_jobs--;
 	if (connection->state == CONNECTION_CLOSED)
 		return;
 	connection_set_in_hand(connection, true);

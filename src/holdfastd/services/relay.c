@@ -125,7 +125,7 @@ int relay_start(struct connection *connection)
 	return r;
 }
 
-int relay_adopt(struct connection *connection)
+void relay_take_up(struct connection *connection)
 {
 	struct upstream *upstream = connection->worker->shared->upstream;
 
@@ -134,11 +134,10 @@ int relay_adopt(struct connection *connection)
 	connection->since_usec = connection->worker->now_usec;
 	if (upstream_of(connection)->fd < 0) {
 		worker_set_soon(connection->worker, connection);
-		return 0;
+		return;
 	}
 	upstream_of(connection)->writable = false;
 	worker_set_connecting(connection->worker, connection);
-	return 0;
 }
 
 /* Puts the client and its new upstream into the store in place of the old pair. */

@@ -16,8 +16,8 @@ struct connection;
  * reset the connection. */
 int relay_start(struct connection *connection);
 
-/* Goes on with a connection that the last process left connecting. Returns 0 or -errno. */
-int relay_adopt(struct connection *connection);
+/* Goes on with a connection that another process left connecting. */
+void relay_take_up(struct connection *connection);
 
 /* An event came for one that is connecting. It may be open or closed afterwards. */
 void relay_advance(struct connection *connection);

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "holdfastd/capacity.h"
+
+#include <sched.h>
+#include <sys/resource.h>
+
+#include "base/log.h"
+
+/* Fds that are nobody's connection: standard ones, epolls, listeners, logs, spares. */
+#define FILES_RESERVED 64
+
+/* Fds of one connection at its worst: its sockets, and a pipe for each flow. */
+static unsigned files_per_connection(enum service_kind service)
+{
+	switch (service) {
+	case SERVICE_LOG:
+	case SERVICE_ECHO:
+		return 2;
+	case SERVICE_RELAY:
+		return 4;
+	}
+	return 4;
+}
+
+unsigned long capacity_raise_files(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return 1024;
+	limit.rlim_cur = limit.rlim_max;
+	/* Up to the hard limit it is always allowed */
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
+	return limit.rlim_cur == RLIM_INFINITY ? CONNECTIONS_MAX * 8UL : limit.rlim_cur;
+}
+
+unsigned capacity_get_connections(const struct options *options, unsigned long files)
+{
+	unsigned per_connection = files_per_connection(options->service);
+	unsigned long most;
+
+	files = files > 2 * FILES_RESERVED ? files - FILES_RESERVED : FILES_RESERVED;
+	/* Two fds for each parcel of PARCEL_ENTRIES_MAX: one part in a hundred */
+	most = (files - files / 100) / per_connection;
+	if (most > CONNECTIONS_MAX)
+		most = CONNECTIONS_MAX;
+	if (options->connections_max == 0)
+		return (unsigned)most;
+	if (options->connections_max > most)
+		log_warning("--connections-max=%u needs more open files than the limit of %lu "
+			    "allows: %lu connections are served (raise LimitNOFILE=)",
+			    options->connections_max, files, most);
+	return options->connections_max < most ? options->connections_max
+					       : (unsigned)most;
+}
+
+unsigned capacity_get_threads(const struct options *options)
+{
+	cpu_set_t cpus;
+	int n = 1;
+
+	if (options->n_threads > 0)
+		return options->n_threads;
+	if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0)
+		n = CPU_COUNT(&cpus);
+	return n > THREADS_MAX ? THREADS_MAX : (unsigned)n;
+}

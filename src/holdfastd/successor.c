@@ -1,0 +1,508 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "holdfastd/successor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/time.h"
+#include "holdfastd/crash.h"
+#include "holdfastd/handover.h"
+#include "holdfastd/listener.h"
+#include "holdfastd/messages.h"
+#include "holdfastd/recover.h"
+#include "holdfastd/worker.h"
+#include "vault/follow.h"
+
+struct successor {
+	int socket;
+	struct vault *vault;
+	struct shared *shared;
+	unsigned long long old_pid;
+	int *listeners;
+	size_t n_listeners;
+	bool has_state;
+
+	/* By slot, as of the last look */
+	struct connection **connections;
+	bool *is_refused; /* can't be continued exactly, as far as is to be seen */
+	uint32_t n_connections;
+	uint32_t n_refused;
+	uint64_t pending_bytes;
+
+	sd_event_source *source;
+	void (*released)(void *userdata);
+	void *userdata;
+};
+
+int successor_find_socket(void)
+{
+	const char *text = getenv(HANDOVER_ENVIRONMENT);
+	int fd = text ? atoi(text) : -1;
+
+	if (unsetenv(HANDOVER_ENVIRONMENT) < 0 || fd <= STDERR_FILENO ||
+	    fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+		return -EBADF;
+	return fd;
+}
+
+void successor_say_failure(int socket, const char *why)
+{
+	struct handover message = {.type = HANDOVER_FAILED};
+
+	(void)snprintf(message.text, sizeof(message.text), "%s", why);
+	/* Whoever does not hear it sees this process end */
+	(void)handover_send(socket, &message, NULL);
+}
+
+__attribute__((format(printf, 3, 4))) static int fail(struct successor *successor, int r,
+						      const char *format, ...)
+{
+	char text[HANDOVER_TEXT_SIZE];
+	va_list arguments;
+
+	va_start(arguments, format);
+	(void)vsnprintf(text, sizeof(text), format, arguments);
+	va_end(arguments);
+	log_line(LOG_ERR, MESSAGE_TAKEOVER, "Can't take over: %s", text);
+	successor_say_failure(successor->socket, text);
+	return r;
+}
+
+/* ---- receiving ---- */
+
+static int take_listeners(struct successor *successor, struct handover *message, int *fds)
+{
+	size_t n = successor->n_listeners + message->n_fds;
+	int *larger = reallocarray(successor->listeners, n + 1, sizeof(*larger));
+
+	if (!larger)
+		return -ENOMEM;
+	memcpy(larger + successor->n_listeners, fds, message->n_fds * sizeof(*fds));
+	successor->listeners = larger;
+	successor->n_listeners = n;
+	message->n_fds = 0;
+	return 0;
+}
+
+static int take_begin(struct successor *successor, struct handover *message, int *fds)
+{
+	int r;
+
+	if (message->n_fds != 2 || successor->vault->ledger.header)
+		return -EBADMSG;
+	successor->old_pid = (unsigned long long)message->number;
+	r = follow_begin(successor->vault, fds[0], fds[1]);
+	if (r == 0)
+		message->n_fds = 0;
+	return r;
+}
+
+static int take_parcels(struct successor *successor, struct handover *message, int *fds)
+{
+	uint32_t n = 0;
+	int r = 0;
+
+	for (uint32_t i = 0; i < message->n_parcels && r == 0; i++) {
+		bool grows = message->parcels[i] & 1;
+		uint32_t n_wanted = grows ? 2 : 1;
+
+		if (n + n_wanted > message->n_fds)
+			r = -EBADMSG;
+		else
+			r = follow_add_parcel(successor->vault, message->parcels[i] >> 1,
+					      grows ? fds[n + 1] : -EBADF, fds[n]);
+		if (r == 0)
+			n += n_wanted;
+	}
+	/* What is left is nobody's yet */
+	memmove(fds, fds + n, (message->n_fds - n) * sizeof(*fds));
+	message->n_fds -= n;
+	return r;
+}
+
+static int take_state(struct successor *successor, struct handover *message, int *fds)
+{
+	bool has_ledger = successor->vault->ledger.header;
+
+	switch ((enum handover_type)message->type) {
+	case HANDOVER_BEGIN:
+		return take_begin(successor, message, fds);
+	case HANDOVER_LISTENERS:
+		return take_listeners(successor, message, fds);
+	case HANDOVER_PARCELS:
+		return has_ledger ? take_parcels(successor, message, fds) : -EBADMSG;
+	case HANDOVER_END_OF_STATE:
+		successor->has_state = true;
+		return has_ledger ? 0 : -EBADMSG;
+	case HANDOVER_READY:
+	case HANDOVER_GO:
+	case HANDOVER_SERVING:
+	case HANDOVER_RELEASED:
+	case HANDOVER_FAILED:
+		break;
+	}
+	return -EBADMSG;
+}
+
+static const char *explain(int r)
+{
+	switch (r) {
+	case -EPROTONOSUPPORT:
+		return "its ledger is of a newer version, which this one can't read";
+	case -EPROTO:
+		return "it speaks another version of the handover";
+	case -EMFILE:
+		return "there is no room for its open files (LimitNOFILE=)";
+	case -EBADMSG:
+		return "what it has sent makes no sense";
+	default:
+		return strerror(-r);
+	}
+}
+
+static int fail_state(struct successor *successor, int r)
+{
+	return fail(successor, r, "the state of the running process can't be used: %s",
+		    explain(r));
+}
+
+/* Receives one message. Returns as handover_receive(); a state message has been taken. */
+static int receive(struct successor *successor, uint64_t until_usec,
+		   struct handover *ret_message)
+{
+	int fds[HANDOVER_FDS_MAX], r;
+
+	r = handover_receive(successor->socket, until_usec, ret_message, fds);
+	if (r != HANDOVER_MESSAGE)
+		return r;
+	if (ret_message->type != HANDOVER_GO)
+		r = take_state(successor, ret_message, fds);
+	handover_close_fds(ret_message, fds);
+	return r < 0 ? r : HANDOVER_MESSAGE;
+}
+
+static int receive_state(struct successor *successor)
+{
+	uint64_t until = time_now_usec() + SUCCESSOR_STATE_USEC_MAX;
+
+	while (!successor->has_state) {
+		struct handover message;
+		int r = receive(successor, until, &message);
+
+		if (r == HANDOVER_GONE)
+			r = -EPIPE;
+		if (r < 0)
+			return fail_state(successor, r);
+	}
+	if (successor->n_listeners == 0)
+		return fail_state(successor, -EBADMSG);
+	return 0;
+}
+
+int successor_new(int socket, struct vault *vault, struct successor **ret_successor)
+{
+	struct successor *successor = calloc(1, sizeof(*successor));
+	uint32_t n_slots;
+	int r;
+
+	if (!successor)
+		return -ENOMEM;
+	successor->socket = socket;
+	successor->vault = vault;
+	r = receive_state(successor);
+	if (r < 0)
+		return r; /* the process ends, and all this with it */
+	n_slots = vault->ledger.header->n_slots;
+	/* Memory is given by the page when touched: most slots are never used */
+	successor->connections = calloc(n_slots, sizeof(*successor->connections));
+	successor->is_refused = calloc(n_slots, sizeof(*successor->is_refused));
+	if (!successor->connections || !successor->is_refused)
+		return fail_state(successor, -ENOMEM);
+	*ret_successor = successor;
+	return 0;
+}
+
+const int *successor_get_listeners(const struct successor *successor, size_t *ret_n)
+{
+	*ret_n = successor->n_listeners;
+	return successor->listeners;
+}
+
+uint32_t successor_get_n_connections(const struct successor *successor)
+{
+	return successor->n_connections;
+}
+
+/* ---- connections ---- */
+
+static struct worker *worker_of(const struct successor *successor, uint32_t slot)
+{
+	struct shared *shared = successor->shared;
+
+	return &shared->workers[slot % shared->n_workers];
+}
+
+static void give_pipes_back(struct worker *worker, struct pool_pipe *pipes[LEDGER_FLOWS])
+{
+	for (size_t i = 0; i < LEDGER_FLOWS; i++) {
+		struct adopted_entry entry = {.n_fds = 1};
+		uint32_t slot;
+
+		if (!pipes[i])
+			continue;
+		slot = slot_ref_slot(pipes[i]->ref);
+		entry.fds[0] = pipe_pool_forget(&worker->pipes, pipes[i]);
+		adopt_give_back(worker->shared->vault, slot, &entry);
+	}
+}
+
+/* Gives up what was made of a slot at an earlier look. */
+static void drop(struct successor *successor, uint32_t slot)
+{
+	struct connection *connection = successor->connections[slot];
+	struct pool_pipe *pipes[LEDGER_FLOWS];
+	struct adopted_entry entry;
+
+	successor->n_refused -= successor->is_refused[slot];
+	successor->is_refused[slot] = false;
+	if (!connection)
+		return;
+	successor->connections[slot] = NULL;
+	successor->n_connections--;
+	successor->pending_bytes -= connection_pending(connection);
+	connection_unprepare(connection, &entry, pipes);
+	adopt_give_back(successor->vault, slot, &entry);
+	give_pipes_back(worker_of(successor, slot), pipes);
+}
+
+/* Those that have something to do of which no event will tell. */
+static bool has_to_look(const struct connection *connection)
+{
+	return connection->state != CONNECTION_OPEN ||
+	       connection_pending(connection) > 0 || connection_has_failed(connection);
+}
+
+static int keep(struct successor *successor, uint32_t slot, struct connection *connection)
+{
+	successor->connections[slot] = connection;
+	successor->n_connections++;
+	successor->pending_bytes += connection_pending(connection);
+	if (has_to_look(connection))
+		worker_set_ready(connection->worker, connection);
+	return connection_watch(connection);
+}
+
+static int prepare(struct successor *successor, uint32_t slot,
+		   struct adopted_entry *entry)
+{
+	struct ledger_slot *record = &successor->vault->ledger.slots[slot];
+	struct worker *worker = worker_of(successor, slot);
+	struct pool_pipe *pipes[LEDGER_FLOWS];
+	struct connection *connection;
+	int r;
+
+	for (size_t i = 0; i < LEDGER_FLOWS; i++)
+		pipes[i] = recover_take_pipe(worker, record->flows[i].pipe);
+	r = connection_prepare(worker, slot, entry, pipes, record->active_usec,
+			       &connection);
+	if (r == 0)
+		return keep(successor, slot, connection);
+	give_pipes_back(worker, pipes);
+	adopt_give_back(successor->vault, slot, entry);
+	if (r == -ENOMEM)
+		return r;
+	/* It may be half of a change; if it is still so at the end, it is refused */
+	successor->is_refused[slot] = true;
+	successor->n_refused++;
+	return 0;
+}
+
+static int on_changed(void *userdata, uint32_t slot)
+{
+	struct successor *successor = userdata;
+	struct adopted_entry entry;
+
+	drop(successor, slot);
+	if (successor->vault->ledger.slots[slot].state != SLOT_CONNECTION ||
+	    !adopt_take(successor->vault, slot, &entry))
+		return 0;
+	return prepare(successor, slot, &entry);
+}
+
+static int look(struct successor *successor)
+{
+	struct shared *shared = successor->shared;
+	int n = follow_look(successor->vault, on_changed, successor);
+
+	for (unsigned i = 0; i < shared->n_workers; i++)
+		worker_free_closed(&shared->workers[i]);
+	return n;
+}
+
+/* Until few things change from one look to the next. */
+static int prepare_all(struct successor *successor)
+{
+	struct shared *shared = successor->shared;
+	int n = INT32_MAX;
+
+	for (unsigned i = 0; i < SUCCESSOR_LOOKS_MAX && n > SUCCESSOR_FEW_CHANGES; i++) {
+		n = look(successor);
+		if (n < 0)
+			return n;
+	}
+	/* What changes from now on is put at the end of those lists, as the latest */
+	for (unsigned i = 0; i < shared->n_workers; i++) {
+		int r = worker_sort_idle(&shared->workers[i]);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* ---- going ---- */
+
+static int wait_for_go(struct successor *successor, struct handover *ret_go)
+{
+	for (;;) {
+		int r = receive(successor, time_now_usec() + SUCCESSOR_LOOK_USEC, ret_go);
+
+		if (r == HANDOVER_GONE)
+			return -EPIPE;
+		if (r == HANDOVER_MESSAGE && ret_go->type == HANDOVER_GO)
+			return 0;
+		if (r == -ETIME)
+			r = look(successor);
+		if (r < 0)
+			return r;
+	}
+}
+
+static void refuse_rest(struct successor *successor)
+{
+	struct vault *vault = successor->vault;
+	uint32_t n = successor->n_refused > 0 ? vault->ledger.header->n_slots_used : 0;
+
+	for (uint32_t slot = 0; slot < n; slot++) {
+		struct worker *worker = worker_of(successor, slot);
+		struct pool_pipe *pipes[LEDGER_FLOWS];
+		struct adopted_entry entry;
+
+		if (!successor->is_refused[slot] || !adopt_take(vault, slot, &entry))
+			continue;
+		for (size_t i = 0; i < LEDGER_FLOWS; i++)
+			pipes[i] =
+				recover_take_pipe(worker,
+						  vault->ledger.slots[slot].flows[i].pipe);
+		connection_refuse(worker, slot, &entry, pipes);
+	}
+}
+
+static void take_pipes(struct successor *successor)
+{
+	struct vault *vault = successor->vault;
+
+	for (uint32_t slot = 0; slot < vault->ledger.header->n_slots_used; slot++)
+		if (vault->adopted[slot].n_fds > 0)
+			recover_free_pipe(successor->shared, slot);
+}
+
+/* From here on this is the service. Nobody has moved a byte yet. */
+static int begin_to_serve(struct successor *successor)
+{
+	struct shared *shared = successor->shared;
+	struct ledger_header *header = successor->vault->ledger.header;
+	struct handover serving = {.type = HANDOVER_SERVING,
+				   .number = successor->n_connections};
+	int r;
+
+	header->n_starts++;
+	crash_init(header);
+	refuse_rest(successor);
+	take_pipes(successor);
+	/* Without memory some slots are lost until the next start; there are others */
+	(void)follow_done(successor->vault);
+	for (size_t i = 0; i < shared->n_listeners; i++)
+		listener_set_options(shared->listeners[i],
+				     shared->options->keepalive_idle_usec);
+	/* Where the other process has died meanwhile, its manager starts a third one */
+	r = handover_send(successor->socket, &serving, NULL);
+	if (r < 0)
+		return r;
+	gate_open(&shared->gate);
+	return 0;
+}
+
+static void say(const struct successor *successor, uint64_t pause_usec)
+{
+	if (successor->n_connections > 0)
+		log_line(LOG_INFO, MESSAGE_ADOPTED, "recv tcpconn and read");
+	log_line(LOG_NOTICE, MESSAGE_TAKEOVER,
+		 "Took over %u connections with %llu pending bytes from pid %llu, refused %u; "
+		 "they paused for %.3f ms",
+		 successor->n_connections, (unsigned long long)successor->pending_bytes,
+		 successor->old_pid, successor->n_refused,
+		 (double)pause_usec / USEC_PER_MSEC);
+}
+
+int successor_take_over(struct successor *successor, struct shared *shared)
+{
+	struct handover ready = {.type = HANDOVER_READY}, go;
+	int r;
+
+	successor->shared = shared;
+	r = prepare_all(successor);
+	if (r < 0)
+		return fail_state(successor, r);
+	ready.number = successor->n_connections;
+	r = handover_send(successor->socket, &ready, NULL);
+	if (r == 0)
+		r = wait_for_go(successor, &go);
+	if (r == 0)
+		r = look(successor);
+	if (r < 0)
+		return fail_state(successor, r);
+	if (!ledger_take_offer(&successor->vault->ledger, go.number))
+		return fail(successor, -ETIME, "the running process has not waited");
+	r = begin_to_serve(successor);
+	if (r < 0) {
+		log_line(LOG_ERR, MESSAGE_TAKEOVER, "Can't serve: %s", strerror(-r));
+		return r;
+	}
+	say(successor, time_now_usec() - go.usec);
+	return 0;
+}
+
+/* ---- after it ---- */
+
+static int on_release(sd_event_source *source, int fd, uint32_t events, void *userdata)
+{
+	struct successor *successor = userdata;
+	struct handover message;
+	int fds[HANDOVER_FDS_MAX], r;
+
+	(void)source, (void)events;
+	r = handover_receive(fd, 0, &message, fds);
+	if (r == -ETIME)
+		return 0;
+	if (r == HANDOVER_MESSAGE)
+		handover_close_fds(&message, fds);
+	successor->source = sd_event_source_disable_unref(successor->source);
+	successor->socket = fd_close(successor->socket);
+	successor->released(successor->userdata);
+	return 0;
+}
+
+int successor_watch_release(struct successor *successor, sd_event *event,
+			    void (*released)(void *userdata), void *userdata)
+{
+	successor->released = released;
+	successor->userdata = userdata;
+	return sd_event_add_io(event, &successor->source, successor->socket, EPOLLIN,
+			       on_release, successor);
+}

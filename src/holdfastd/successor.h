@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Takeover, the new process's half (takeover.h is the other one). It makes connections
+ * of what the serving process holds, registered in the epolls of its workers, and keeps
+ * them up to date while that one serves (vault/follow.h). So when it is told to go, it
+ * has to look at those only that have changed since a moment ago; it takes the offer,
+ * says that it serves, and its workers begin.
+ *
+ * Before it has taken the offer it changes nothing but itself, so that the other process
+ * can go on; it says why it fails where it does, and ends when the other one has ended.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <systemd/sd-event.h>
+
+struct shared;
+struct successor;
+struct vault;
+
+/* How long the serving process may take for what it is to say at once. */
+#define SUCCESSOR_STATE_USEC_MAX (10 * USEC_PER_SEC)
+/* Looks before it says that it is ready, and how few changes end them. */
+#define SUCCESSOR_LOOKS_MAX 16
+#define SUCCESSOR_FEW_CHANGES 64
+/* How often it looks while it waits to be told to go. */
+#define SUCCESSOR_LOOK_USEC (2 * USEC_PER_MSEC)
+
+/*
+ * Whether this process was started to take over: returns the fd of its end of the socket,
+ * or -EBADF. Removes the variable that says so from the environment.
+ */
+int successor_find_socket(void);
+
+/* Says why this process can't take over, to the one that started it. */
+void successor_say_failure(int socket, const char *why);
+
+/*
+ * Receives the state of the serving process into vault, which is a new one. socket:
+ * borrowed for ever. Returns 0, or a negative errno after it has said why.
+ */
+int successor_new(int socket, struct vault *vault, struct successor **ret_successor);
+
+/* The listeners that were passed; they live as long as the process. */
+const int *successor_get_listeners(const struct successor *successor, size_t *ret_n);
+
+/*
+ * Makes the connections, for workers that are initialised and wait at the gate, which is
+ * closed; keeps them up to date until told to go; takes the offer, says so, and opens the
+ * gate. began_usec: unused but for the log. Returns 0: this process serves now. Or a
+ * negative errno: it does not, and must end; it has said why.
+ */
+int successor_take_over(struct successor *successor, struct shared *shared);
+
+/* How many connections it has taken over. */
+uint32_t successor_get_n_connections(const struct successor *successor);
+
+/*
+ * Calls released when the service manager listens to this process, or the other process
+ * has gone. Returns 0 or a negative errno.
+ */
+int successor_watch_release(struct successor *successor, sd_event *event,
+			    void (*released)(void *userdata), void *userdata);

@@ -1,0 +1,591 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "holdfastd/takeover.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <systemd/sd-daemon.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/time.h"
+#include "holdfastd/messages.h"
+#include "holdfastd/worker.h"
+#include "vault/give.h"
+
+/* Where the successor finds its end of the socket. */
+#define SUCCESSOR_FD 3
+#define ENVIRONMENT_ENTRY HANDOVER_ENVIRONMENT "=3"
+#define WHY_SIZE (HANDOVER_TEXT_SIZE + 128)
+
+struct takeover {
+	struct shared *shared;
+	sd_event *event;
+	void (*ended)(void *userdata, enum takeover_result result, pid_t pid,
+		      const char *why);
+	void *userdata;
+	char program[PATH_MAX]; /* that this process was started from */
+	char **arguments;
+
+	/* Of the one under way */
+	pid_t pid; /* of the successor; 0: none is under way */
+	int socket;
+	sd_event_source *message_source;
+	sd_event_source *timer;
+	bool is_ready; /* the successor has said so */
+
+	pid_t unreaped; /* a successor that was killed and has not gone yet, or 0 */
+	char why[WHY_SIZE];
+};
+
+/* ---- starting the successor ---- */
+
+/*
+ * The path as it was executed, not the file that it led to: an upgrade may replace a link
+ * as well as a file. A manager that executes an open file leaves no path of use there.
+ */
+static int find_program(char *ret_path, size_t size)
+{
+	const char *executed = (const char *)getauxval(AT_EXECFN);
+	ssize_t n;
+
+	if (executed && executed[0] == '/' &&
+	    strncmp(executed, "/dev/fd/", strlen("/dev/fd/")) != 0)
+		return snprintf(ret_path, size, "%s", executed) < (int)size
+			       ? 0
+			       : -ENAMETOOLONG;
+	n = readlink("/proc/self/exe", ret_path, size - 1);
+	if (n < 0)
+		return -errno;
+	ret_path[n] = '\0';
+	return 0;
+}
+
+/* What the manager has told this process, and only this one. */
+static bool is_own(const char *entry)
+{
+	static const char *const names[] = {"LISTEN_PID=", "LISTEN_FDS=",
+					    "LISTEN_FDNAMES=", "LISTEN_PIDFDID=",
+					    "WATCHDOG_PID="};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (strncmp(entry, names[i], strlen(names[i])) == 0)
+			return true;
+	return false;
+}
+
+/* The environment of the successor: its entries are borrowed. NULL without memory. */
+static char **make_environment(void)
+{
+	static char handover[] = ENVIRONMENT_ENTRY;
+	size_t n = 0;
+	char **result;
+
+	while (environ[n])
+		n++;
+	result = calloc(n + 2, sizeof(*result));
+	if (!result)
+		return NULL;
+	n = 0;
+	for (char **entry = environ; *entry; entry++)
+		if (!is_own(*entry))
+			result[n++] = *entry;
+	result[n] = handover;
+	return result;
+}
+
+static int spawn_with(const char *program, char *arguments[], char *environment[],
+		      int socket, pid_t *ret_pid)
+{
+	posix_spawn_file_actions_t actions;
+	posix_spawnattr_t attributes;
+	sigset_t none;
+	int r;
+
+	(void)sigemptyset(&none);
+	r = posix_spawnattr_init(&attributes);
+	if (r > 0)
+		return -r;
+	r = posix_spawn_file_actions_init(&actions);
+	if (r > 0) {
+		(void)posix_spawnattr_destroy(&attributes);
+		return -r;
+	}
+	/* These fail for invalid arguments, or without memory */
+	r = posix_spawnattr_setsigmask(&attributes, &none);
+	if (r == 0)
+		r = posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+	if (r == 0)
+		r = posix_spawn_file_actions_adddup2(&actions, socket, SUCCESSOR_FD);
+	if (r == 0)
+		r = posix_spawn(ret_pid, program, &actions, &attributes, arguments,
+				environment);
+	(void)posix_spawn_file_actions_destroy(&actions);
+	(void)posix_spawnattr_destroy(&attributes);
+	return -r;
+}
+
+static int spawn(struct takeover *takeover, const char *program, char *arguments[])
+{
+	_cleanup_close_ int ours = -EBADF, theirs = -EBADF;
+	char **environment;
+	int pair[2], r;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) <
+	    0)
+		return -errno;
+	ours = pair[0];
+	theirs = pair[1];
+	environment = make_environment();
+	if (!environment)
+		return -ENOMEM;
+	r = spawn_with(program, arguments, environment, theirs, &takeover->pid);
+	free(environment);
+	if (r < 0) {
+		takeover->pid = 0;
+		return r;
+	}
+	takeover->socket = take_fd(&ours);
+	return 0;
+}
+
+/* ---- its end ---- */
+
+static void wait_for_end(pid_t pid)
+{
+	_cleanup_close_ int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+
+	/* Interrupted or late: it is asked for by waitid() */
+	if (fd >= 0)
+		(void)poll(&p, 1, (int)(TAKEOVER_END_USEC_MAX / USEC_PER_MSEC));
+}
+
+/* Returns whether it has gone; *ret_info tells how, if it was not by our SIGKILL. */
+static bool reap(pid_t pid, siginfo_t *ret_info)
+{
+	ret_info->si_pid = 0; /* which waitid() leaves while it lives */
+	return waitid(P_PID, (id_t)pid, ret_info, WEXITED | WNOHANG) < 0 ||
+	       ret_info->si_pid != 0;
+}
+
+/*
+ * Ends the successor. Where it has ended by itself, and has not said why, the way of its
+ * end is the reason.
+ */
+static void end_successor(struct takeover *takeover, bool has_gone)
+{
+	siginfo_t info;
+
+	if (has_gone)
+		wait_for_end(takeover->pid);
+	if (has_gone && reap(takeover->pid, &info)) {
+		if (takeover->why[0] != '\0')
+			return;
+		(void)snprintf(takeover->why, sizeof(takeover->why),
+			       info.si_code == CLD_EXITED
+				       ? "the new process exited with status %d"
+				       : "the new process was killed by signal %d",
+			       info.si_status);
+		return;
+	}
+	if (takeover->why[0] == '\0')
+		(void)snprintf(takeover->why, sizeof(takeover->why),
+			       "the new process hung up");
+	/* It is our child and not reaped, so the pid is nobody else's */
+	(void)kill(takeover->pid, SIGKILL);
+	wait_for_end(takeover->pid);
+	if (!reap(takeover->pid, &info))
+		takeover->unreaped = takeover->pid;
+}
+
+static pid_t forget(struct takeover *takeover)
+{
+	pid_t pid = takeover->pid;
+
+	takeover->message_source =
+		sd_event_source_disable_unref(takeover->message_source);
+	takeover->timer = sd_event_source_disable_unref(takeover->timer);
+	takeover->socket = fd_close(takeover->socket);
+	takeover->pid = 0;
+	takeover->is_ready = false;
+	return pid;
+}
+
+static void set_why(struct takeover *takeover, const char *why)
+{
+	(void)snprintf(takeover->why, sizeof(takeover->why), "%s", why);
+}
+
+/* All goes on as before. has_gone: whether the successor is known to have ended. */
+static void roll_back(struct takeover *takeover, bool has_gone)
+{
+	pid_t pid;
+
+	end_successor(takeover, has_gone);
+	pid = forget(takeover);
+	give_end(takeover->shared->vault);
+	vault_dispatch(takeover->shared->vault);
+	log_line(LOG_ERR, MESSAGE_TAKEOVER,
+		 "The takeover by pid %d has failed: %s. Pid %d goes on", (int)pid,
+		 takeover->why, (int)getpid());
+	takeover->ended(takeover->userdata, TAKEOVER_ROLLED_BACK, pid, takeover->why);
+}
+
+static void fail(struct takeover *takeover, const char *why)
+{
+	set_why(takeover, why);
+	roll_back(takeover, false);
+}
+
+static void fail_sending(struct takeover *takeover, int r)
+{
+	/* -EPIPE: it has ended, and its end says more */
+	takeover->why[0] = '\0';
+	if (r != -EPIPE)
+		(void)snprintf(takeover->why, sizeof(takeover->why),
+			       "it could not be told: %s", strerror(-r));
+	roll_back(takeover, r == -EPIPE);
+}
+
+/* ---- what the successor is told ---- */
+
+static int tell(struct takeover *takeover, enum handover_type type, uint64_t number,
+		const int *fds, size_t n_fds)
+{
+	struct handover message = {
+		.type = type,
+		.number = number,
+		.usec = time_now_usec(),
+		.n_fds = (uint32_t)n_fds,
+	};
+
+	return handover_send(takeover->socket, &message, fds);
+}
+
+static int tell_listeners(struct takeover *takeover)
+{
+	const struct shared *shared = takeover->shared;
+
+	for (size_t i = 0; i < shared->n_listeners; i += HANDOVER_FDS_MAX) {
+		size_t n = shared->n_listeners - i;
+		int r = tell(takeover, HANDOVER_LISTENERS, 0, shared->listeners + i,
+			     n < HANDOVER_FDS_MAX ? n : HANDOVER_FDS_MAX);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* Passes the parcels that the successor has not been given. */
+static int tell_parcels(struct takeover *takeover)
+{
+	const struct vault_parcel *parcel;
+	uint32_t index;
+
+	do {
+		struct handover message = {.type = HANDOVER_PARCELS};
+		int fds[HANDOVER_FDS_MAX], r;
+
+		while (message.n_fds < HANDOVER_FDS_MAX - 1 &&
+		       (parcel = give_next_parcel(takeover->shared->vault, &index))) {
+			bool grows = parcel->state != PARCEL_SEALED;
+
+			message.parcels[message.n_parcels++] = index << 1 | grows;
+			fds[message.n_fds++] = parcel->store_fd;
+			if (grows)
+				fds[message.n_fds++] = parcel->send_fd;
+		}
+		r = message.n_fds > 0 ? handover_send(takeover->socket, &message, fds)
+				      : 0;
+		if (r < 0)
+			return r;
+	} while (parcel);
+	return 0;
+}
+
+static int tell_state(struct takeover *takeover)
+{
+	struct vault *vault = takeover->shared->vault;
+	int fds[] = {vault->ledger.fd, vault->changes.fd};
+	int r;
+
+	r = tell(takeover, HANDOVER_BEGIN, (uint64_t)getpid(), fds, 2);
+	if (r == 0)
+		r = tell_listeners(takeover);
+	if (r == 0)
+		r = tell_parcels(takeover);
+	return r < 0 ? r : tell(takeover, HANDOVER_END_OF_STATE, 0, NULL, 0);
+}
+
+/* ---- handing over ---- */
+
+/* The successor serves: the manager is told, then the successor may speak to it. */
+static void leave(struct takeover *takeover)
+{
+	pid_t pid = takeover->pid;
+
+	/*
+	 * Should the manager not hear of it, it sees the end of this process as that of
+	 * the service, and starts it again: a crash like any other
+	 */
+	(void)sd_notifyf(0, "MAINPID=%d", (int)pid);
+	(void)sd_notify_barrier(0, TAKEOVER_MANAGER_USEC_MAX);
+	(void)tell(takeover, HANDOVER_RELEASED, 0, NULL, 0);
+	log_line(LOG_INFO, MESSAGE_TAKEOVER, "Handed over to pid %d", (int)pid);
+	takeover->ended(takeover->userdata, TAKEOVER_DONE, pid, NULL);
+}
+
+/* Waits for the successor's word. Returns enum handover_received or a negative errno. */
+static int wait_for_word(struct takeover *takeover, struct handover *ret_word)
+{
+	uint64_t until = time_now_usec() + TAKEOVER_PAUSE_USEC_MAX;
+	int fds[HANDOVER_FDS_MAX], r;
+
+	r = handover_receive(takeover->socket, until, ret_word, fds);
+	if (r != HANDOVER_MESSAGE)
+		return r;
+	handover_close_fds(ret_word, fds);
+	return ret_word->type == HANDOVER_SERVING || ret_word->type == HANDOVER_FAILED
+		       ? r
+		       : -EBADMSG;
+}
+
+static void take_why(struct takeover *takeover, const struct handover *word)
+{
+	(void)snprintf(takeover->why, sizeof(takeover->why), "the new process says: %.*s",
+		       HANDOVER_TEXT_SIZE, word->text);
+}
+
+/* Everybody has stopped. */
+static void offer(struct takeover *takeover, uint64_t stopped_usec)
+{
+	struct shared *shared = takeover->shared;
+	struct handover go = {.type = HANDOVER_GO, .usec = stopped_usec}, word;
+	int r;
+
+	go.number = ledger_offer(&shared->vault->ledger);
+	r = tell_parcels(takeover);
+	if (r == 0)
+		r = handover_send(takeover->socket, &go, NULL);
+	r = r < 0 ? r : wait_for_word(takeover, &word);
+	if (!ledger_withdraw_offer(&shared->vault->ledger, go.number)) {
+		if (r != HANDOVER_GONE) {
+			leave(takeover);
+			return;
+		}
+		set_why(takeover, "the new process has died after it had begun to serve");
+		takeover->ended(takeover->userdata, TAKEOVER_LOST, takeover->pid,
+				takeover->why);
+		return;
+	}
+	gate_open(&shared->gate);
+	takeover->why[0] = '\0';
+	if (r == HANDOVER_MESSAGE)
+		take_why(takeover, &word);
+	else if (r < 0 && r != -EPIPE)
+		set_why(takeover, r == -ETIME ? "the new process did not go on in time"
+					      : "the new process made no sense");
+	roll_back(takeover, r == HANDOVER_GONE || r == -EPIPE);
+}
+
+static void hand_over_if_settled(struct takeover *takeover)
+{
+	struct shared *shared = takeover->shared;
+	uint64_t now;
+
+	if (!takeover->is_ready || !give_settle(shared->vault))
+		return;
+	now = time_now_usec();
+	if (worker_stop_all(shared, now + TAKEOVER_PAUSE_USEC_MAX))
+		offer(takeover, now);
+	else
+		fail(takeover, "a worker of the old process did not stop in time");
+}
+
+void takeover_look(struct takeover *takeover)
+{
+	int r;
+
+	if (takeover->pid == 0)
+		return;
+	r = tell_parcels(takeover);
+	if (r < 0)
+		fail_sending(takeover, r);
+	else
+		hand_over_if_settled(takeover);
+}
+
+/* ---- events ---- */
+
+static int on_message(sd_event_source *source, int fd, uint32_t events, void *userdata)
+{
+	struct takeover *takeover = userdata;
+	struct handover message;
+	int fds[HANDOVER_FDS_MAX], r;
+
+	(void)source, (void)events;
+	r = handover_receive(fd, 0, &message, fds);
+	if (r == -ETIME)
+		return 0;
+	takeover->why[0] = '\0';
+	if (r == HANDOVER_GONE) {
+		roll_back(takeover, true);
+		return 0;
+	}
+	if (r < 0) {
+		fail(takeover, "the new process made no sense");
+		return 0;
+	}
+	handover_close_fds(&message, fds);
+	if (message.type == HANDOVER_READY) {
+		takeover->is_ready = true;
+		hand_over_if_settled(takeover);
+	} else if (message.type == HANDOVER_FAILED) {
+		take_why(takeover, &message);
+		roll_back(takeover, true);
+	} else {
+		fail(takeover, "the new process made no sense");
+	}
+	return 0;
+}
+
+static int on_timeout(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct takeover *takeover = userdata;
+
+	(void)source, (void)usec;
+	(void)snprintf(takeover->why, sizeof(takeover->why),
+		       "the new process was not ready after %llu ms (--takeover-timeout=)",
+		       (unsigned long long)(takeover->shared->options
+						    ->takeover_timeout_usec /
+					    USEC_PER_MSEC));
+	roll_back(takeover, false);
+	return 0;
+}
+
+static int add_sources(struct takeover *takeover)
+{
+	int r = sd_event_add_io(takeover->event, &takeover->message_source,
+				takeover->socket, EPOLLIN, on_message, takeover);
+
+	if (r < 0)
+		return r;
+	return sd_event_add_time_relative(takeover->event, &takeover->timer,
+					  CLOCK_MONOTONIC,
+					  takeover->shared->options->takeover_timeout_usec,
+					  0, on_timeout, takeover);
+}
+
+static int refuse(struct takeover *takeover, int r, const char **ret_why,
+		  const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+static int refuse(struct takeover *takeover, int r, const char **ret_why,
+		  const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	(void)vsnprintf(takeover->why, sizeof(takeover->why), format, arguments);
+	va_end(arguments);
+	log_line(LOG_ERR, MESSAGE_TAKEOVER, "No takeover: %s", takeover->why);
+	*ret_why = takeover->why;
+	return r;
+}
+
+/* Whether all of the last one has gone. */
+static bool is_free(struct takeover *takeover)
+{
+	siginfo_t info;
+
+	if (takeover->pid != 0)
+		return false;
+	if (takeover->unreaped != 0 && !reap(takeover->unreaped, &info))
+		return false;
+	takeover->unreaped = 0;
+	return true;
+}
+
+static int start(struct takeover *takeover, const char *program, char *arguments[])
+{
+	int r;
+
+	r = give_begin(takeover->shared->vault);
+	if (r < 0)
+		return r;
+	log_line(LOG_INFO, MESSAGE_TAKEOVER, "ready to restart and pass connfd");
+	r = spawn(takeover, program, arguments);
+	if (r < 0) {
+		give_end(takeover->shared->vault);
+		return r;
+	}
+	log_line(LOG_INFO, MESSAGE_TAKEOVER, "forked pid: %d", (int)takeover->pid);
+	return 0;
+}
+
+int takeover_begin(struct takeover *takeover, char *command_line[], const char **ret_why)
+{
+	const char *program = command_line ? command_line[0] : takeover->program;
+	int r;
+
+	if (!is_free(takeover)) {
+		log_line(LOG_WARNING, MESSAGE_TAKEOVER,
+			 "No takeover: one is under way already");
+		*ret_why = "a takeover is under way already";
+		return -EBUSY;
+	}
+	if (!program || program[0] != '/')
+		return refuse(takeover, -EINVAL, ret_why,
+			      "%s is no absolute path of a program",
+			      program ? program : "nothing");
+	r = start(takeover, program, command_line ? command_line : takeover->arguments);
+	if (r < 0)
+		return refuse(takeover, r, ret_why, "%s can't be started: %s", program,
+			      strerror(-r));
+	r = tell_state(takeover);
+	if (r == 0)
+		r = add_sources(takeover);
+	if (r < 0)
+		fail_sending(takeover, r);
+	return 0;
+}
+
+int takeover_new(struct shared *shared, sd_event *event, char *arguments[],
+		 void (*ended)(void *userdata, enum takeover_result result, pid_t pid,
+			       const char *why),
+		 void *userdata, struct takeover **ret_takeover)
+{
+	struct takeover *takeover = calloc(1, sizeof(*takeover));
+	int r;
+
+	if (!takeover)
+		return -ENOMEM;
+	*takeover = (struct takeover){
+		.shared = shared,
+		.event = event,
+		.ended = ended,
+		.userdata = userdata,
+		.arguments = arguments,
+		.socket = -EBADF,
+	};
+	r = find_program(takeover->program, sizeof(takeover->program));
+	if (r < 0) {
+		free(takeover);
+		return r;
+	}
+	*ret_takeover = takeover;
+	return 0;
+}
