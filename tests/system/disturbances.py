@@ -26,12 +26,17 @@ def killed(instance):
     instance.kill()
 
 
+def taken_over(instance):
+    """What `systemctl reload` does: another process goes on, and none is ever missing."""
+    instance.takeover()
+
+
 def restarted_with_other_threads(instance):
     """The slots of one worker are spread over others."""
     instance.restart(options=["--threads=3"])
 
 
-ALL = (undisturbed, restarted, killed)
+ALL = (undisturbed, restarted, killed, taken_over)
 each = pytest.mark.parametrize("disturb", ALL, ids=lambda function: function.__name__)
 
 

@@ -225,6 +225,23 @@ class Instance:
             # No manager tells others of this, and /proc can't be waited for
             time.sleep(0.001)
 
+    def begin_takeover(self):
+        """Asks the main process to hand over; returns its pid."""
+        return self.kill(signal.SIGUSR2, wait=False)
+
+    def takeover(self, timeout=PATIENCE_SECONDS):
+        """A planned change of process while the old one serves; waits until it has gone."""
+        old = self.begin_takeover()
+        deadline = time.monotonic() + timeout
+        while True:
+            pids = [inside for _, inside, name in self.processes() if name == self.process_name]
+            if len(pids) == 1 and old not in pids:
+                return pids[0]
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"pid {old} has not handed over in {timeout} s: {pids}")
+            # No manager tells others of this, and /proc can't be waited for
+            time.sleep(0.001)
+
     # Connections
 
     def address(self, n=0):
