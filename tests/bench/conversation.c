@@ -129,30 +129,33 @@ int conversation_send(struct conversation *conversation, struct complaint *ret_c
 	return 0;
 }
 
+/* Says in what the message that has come differs from the wanted one. */
 static int describe_damage(const struct conversation *conversation,
 			   const unsigned char *wanted, struct complaint *ret_complaint)
 {
+	uint64_t n_answered = conversation->n_answered;
 	struct header header;
 	uint32_t i = 0;
 
 	memcpy(&header, conversation->partial, sizeof(header));
-	if (header.number == conversation->number &&
-	    header.sequence < conversation->n_due &&
-	    header.sequence != conversation->n_answered)
+	if (header.number == conversation->number && header.sequence < n_answered)
 		return complain(conversation, -EPROTO, ret_complaint,
-				"message %" PRIu64 " %s: message %" PRIu64
-				" came instead",
-				conversation->n_answered,
-				header.sequence < conversation->n_answered
-					? "is late or others were repeated"
-					: "was lost",
+				"message %" PRIu64 " has returned again",
 				header.sequence);
+	if (n_answered >= conversation->n_due)
+		return complain(conversation, -EPROTO, ret_complaint,
+				"more has returned than was sent");
+	if (header.number == conversation->number && header.sequence > n_answered &&
+	    header.sequence < conversation->n_due)
+		return complain(conversation, -EPROTO, ret_complaint,
+				"message %" PRIu64 " was lost: the next is %" PRIu64,
+				n_answered, header.sequence);
 	while (conversation->partial[i] == wanted[i])
 		i++;
 	return complain(conversation, -EPROTO, ret_complaint,
 			"wrong byte at %" PRIu32 " of message %" PRIu64
 			": 0x%02x instead of 0x%02x",
-			i, conversation->n_answered, conversation->partial[i], wanted[i]);
+			i, n_answered, conversation->partial[i], wanted[i]);
 }
 
 static int check_message(struct conversation *conversation,
@@ -160,11 +163,9 @@ static int check_message(struct conversation *conversation,
 {
 	unsigned char wanted[MESSAGE_BYTES_MAX];
 
-	if (conversation->n_answered >= conversation->n_due)
-		return complain(conversation, -EPROTO, ret_complaint,
-				"more has returned than was sent");
 	message_write(conversation, conversation->n_answered, wanted);
-	if (memcmp(wanted, conversation->partial, conversation->message_bytes) != 0)
+	if (conversation->n_answered >= conversation->n_due ||
+	    memcmp(wanted, conversation->partial, conversation->message_bytes) != 0)
 		return describe_damage(conversation, wanted, ret_complaint);
 	conversation->n_answered++;
 	conversation->n_partial = 0;
