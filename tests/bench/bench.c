@@ -18,7 +18,6 @@
  * that it drops costs a second */
 #define OPENING_MAX 64
 #define EVENTS_MAX 64
-#define CHECK_INTERVAL_USEC USEC_PER_SEC
 
 /* What epoll tells of an fd that is no conversation; those are their numbers */
 enum event_source {
@@ -91,12 +90,6 @@ static void account(struct bench *bench, uint64_t message, uint64_t now_usec)
 		    now_usec - schedule_due_usec(&bench->schedule, message));
 }
 
-/* The number among all of what a connection has sent as its n-th after the opening. */
-static uint64_t message_of(const struct bench *bench, uint32_t first, uint64_t n)
-{
-	return first + (n - 1) * bench->schedule.n_active;
-}
-
 /* Takes account of what has been answered since there were n_before answers. */
 static void account_answers(struct bench *bench, const struct conversation *conversation,
 			    uint64_t n_before)
@@ -109,7 +102,8 @@ static void account_answers(struct bench *bench, const struct conversation *conv
 		return;
 	for (uint64_t n = n_before; n < conversation->n_answered; n++)
 		if (n > 0)
-			account(bench, message_of(bench, first, n), now_usec);
+			account(bench, schedule_message(&bench->schedule, first, n - 1),
+				now_usec);
 }
 
 static int conversation_handle(struct bench *bench, struct conversation *conversation,
@@ -170,53 +164,6 @@ static int handle_timer(struct bench *bench)
 			return r;
 	}
 	return set_timer(bench);
-}
-
-static int give_up_on(struct bench *bench, const struct conversation *conversation)
-{
-	(void)snprintf(bench->complaint.text, sizeof(bench->complaint.text),
-		       "connection %" PRIu32 ": nothing in %" PRIu64 " s (%" PRIu64
-		       " messages due, %" PRIu64 " answered)",
-		       conversation->number,
-		       (uint64_t)(bench->options->timeout_usec / USEC_PER_SEC),
-		       conversation->n_due, conversation->n_answered);
-	return -ETIMEDOUT;
-}
-
-/* Since when the conversation owes us something, or USEC_INFINITY. */
-static uint64_t owing_since_usec(const struct bench *bench,
-				 const struct conversation *conversation)
-{
-	uint32_t first;
-	uint64_t message;
-
-	if (bench->phase == PHASE_ENDING)
-		return conversation->has_ended ? USEC_INFINITY : bench->phase_usec;
-	if (conversation->n_answered == conversation->n_due)
-		return USEC_INFINITY;
-	if (conversation->n_answered == 0 ||
-	    !schedule_is_active(&bench->schedule, conversation->number, &first))
-		return bench->phase_usec;
-	message = message_of(bench, first, conversation->n_answered);
-	return schedule_due_usec(&bench->schedule, message);
-}
-
-static int check_owing(struct bench *bench)
-{
-	uint64_t now_usec = time_now_usec();
-
-	if (now_usec < bench->check_usec)
-		return 0;
-	bench->check_usec = now_usec + CHECK_INTERVAL_USEC;
-	for (uint32_t i = 0; i < bench->n_opened; i++) {
-		const struct conversation *conversation = &bench->conversations[i];
-		uint64_t since_usec = owing_since_usec(bench, conversation);
-
-		if (since_usec < now_usec &&
-		    now_usec - since_usec > bench->options->timeout_usec)
-			return give_up_on(bench, conversation);
-	}
-	return 0;
 }
 
 /* Commands */
@@ -423,7 +370,7 @@ int bench_run(struct bench *bench)
 
 	while (r >= 0 && bench->phase != PHASE_DONE) {
 		int n = epoll_wait(bench->epoll_fd, events, EVENTS_MAX,
-				   CHECK_INTERVAL_USEC / USEC_PER_MSEC);
+				   BENCH_CHECK_INTERVAL_USEC / USEC_PER_MSEC);
 
 		if (n < 0 && errno != EINTR)
 			return -errno;
@@ -432,7 +379,7 @@ int bench_run(struct bench *bench)
 		if (r >= 0)
 			r = advance(bench);
 		if (r >= 0)
-			r = check_owing(bench);
+			r = bench_check_patience(bench);
 	}
 	return r;
 }

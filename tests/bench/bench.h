@@ -15,11 +15,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/time.h"
 #include "client-options.h"
 #include "commands.h"
 #include "conversation.h"
 #include "schedule.h"
 #include "window.h"
+
+#define BENCH_CHECK_INTERVAL_USEC USEC_PER_SEC
 
 enum phase {
 	PHASE_OPENING, /* each connection echoes one message, OPENING_MAX at a time */
@@ -59,3 +62,7 @@ void bench_done(struct bench *bench);
 
 /* Runs to the end. Returns 0, or a negative errno with, mostly, a complaint. */
 int bench_run(struct bench *bench);
+
+/* Once a BENCH_CHECK_INTERVAL_USEC, looks for a connection that owes something for longer
+ * than the timeout. Returns 0, or -ETIMEDOUT with a complaint. For bench_run(). */
+int bench_check_patience(struct bench *bench);

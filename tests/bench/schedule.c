@@ -26,3 +26,8 @@ bool schedule_is_active(const struct schedule *schedule, uint32_t connection,
 	*ret_first = (uint32_t)first;
 	return true;
 }
+
+uint64_t schedule_message(const struct schedule *schedule, uint32_t first, uint64_t n)
+{
+	return first + n * schedule->n_active;
+}

@@ -25,7 +25,9 @@ uint64_t schedule_due_usec(const struct schedule *schedule, uint64_t message);
  * which a service serves its connections again favours them. */
 uint32_t schedule_connection(const struct schedule *schedule, uint64_t message);
 
-/* Whether a connection has messages; its message n is then the one with number
- * *ret_first + n * n_active. */
+/* Whether a connection has messages, and the number of its first one. */
 bool schedule_is_active(const struct schedule *schedule, uint32_t connection,
 			uint32_t *ret_first);
+
+/* The number of the n-th message after the first one of a connection. */
+uint64_t schedule_message(const struct schedule *schedule, uint32_t first, uint64_t n);
