@@ -109,7 +109,14 @@ def takeover(instance):
         instance.kill(signal.SIGUSR2, wait=False)
 
 
-DISTURBANCES = {function.__name__: function for function in (takeover, restart, kill)}
+def reload(peer):
+    """What the proxies of peers.py do: new workers, while the old ones live on."""
+    peer.reload()
+
+
+DISTURBANCES = {
+    function.__name__: function for function in (takeover, restart, kill, reload)
+}
 
 
 def has_takeover(instance):
@@ -121,6 +128,8 @@ def has_takeover(instance):
 
 
 def works(instance, name):
+    if hasattr(instance, "reload") or name == "reload":
+        return name == "reload" and hasattr(instance, "reload")
     return name != "takeover" or has_takeover(instance)
 
 
@@ -150,17 +159,17 @@ def plan(names, n_rounds):
 
 def measure(client, instance, names, n_rounds, window_seconds):
     """Runs all windows; returns them as dictionaries, in the order in which they were."""
-    steps = plan(names, n_rounds)
+    steps = []
     windows = []
-    for number, name in steps:
+    for number, name in plan(names, n_rounds):
         windows.append(client.mark(f"{name}-{number}"))
         disturb(instance, name, window_seconds)
+        steps.append({"disturbance": name, "round": number})
+        if hasattr(instance, "workers"):
+            steps[-1]["n_workers"] = len(instance.workers())
     windows.append(client.end())
     # The first is what passed before the first mark
-    return [
-        dict(window, disturbance=name, round=number)
-        for window, (number, name) in zip(windows[1:], steps)
-    ]
+    return [dict(window, **step) for window, step in zip(windows[1:], steps)]
 
 
 def summary(n_connections, windows):

@@ -4,7 +4,7 @@
 
 holdfastd echo runs under a manager in a network of its own, with N connections, some of them
 with a message all the time. Windows of a second each take turns: one in which nothing
-happens, then one for each disturbance; so often as there are rounds. The pause of a window is
+happens and one for each disturbance, as often as there are rounds. The pause of a window is
 its slowest message, counted from when it was due. The table compares the pauses of disturbed
 windows with those of undisturbed ones of the same run: these show what the machine itself
 does to a message, so a run on a busy machine can be told from a slow service.
@@ -13,6 +13,9 @@ does to a message, so a run on a busy machine can be told from a slow service.
   restart   SIGHUP to the keeper, systemctl restart
   kill      SIGKILL to the service; the manager waits before it starts it again (under the
             keeper 10 ms, under systemd RestartSec= of the unit), and the pause contains that
+  reload    of a --peer, which keeps its old process for the open connections
+
+With --service=relay or --peer=NAME what is disturbed relays to a holdfastd echo that is not.
 
 A lost, repeated or changed byte, or a reset, ends the run with status 1. Not run by tests/run,
 which asserts nothing of time; tests/system/test_bench.py tries whether this works.
@@ -21,6 +24,7 @@ As root each run has a network namespace of its own; else it is this host's loop
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -32,6 +36,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "system"))
 
 # pylint: disable=wrong-import-position
 import measurement
+import peers
 import stage_keeper
 import stage_systemd
 import stages
@@ -80,6 +85,13 @@ def parse_arguments():
         metavar="NAME[,NAME...]",
         help=f"of {', '.join(measurement.DISTURBANCES)} (default: all that work)",
     )
+    subject = parser.add_mutually_exclusive_group()
+    subject.add_argument("--service", choices=("echo", "relay"), default="echo")
+    subject.add_argument(
+        "--peer",
+        choices=peers.KINDS,
+        help="another program in the place of the service",
+    )
     add("--window", type=float, default=1.0, metavar="SECONDS", help="default: 1")
     add("--threads", type=positive, metavar="N", help="of holdfastd (default: its own)")
     add("--active", type=positive, default=50, metavar="N", help="default: 50")
@@ -103,17 +115,20 @@ def cpu_model():
     return platform.machine()
 
 
-def version():
+def subject_name(arguments):
+    if arguments.peer:
+        return peers.version(arguments.peer)
     command = [stages.built_program("holdfastd"), "--version"]
-    return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
+    result = subprocess.run(command, capture_output=True, check=True, text=True)
+    return f"{result.stdout.strip()} {arguments.service}"
 
 
 def facts(arguments, instance):
     """What the numbers depend on."""
     return {
-        "program": version(),
+        "subject": subject_name(arguments),
         "stage": arguments.stage,
-        "service_threads": len(os.listdir(instance.proc() / "task")),
+        "n_threads": len(os.listdir(instance.proc() / "task")),
         "kernel": f"{platform.system()} {platform.release()}",
         "cpu_model": cpu_model(),
         "n_cpus": len(os.sched_getaffinity(0)),
@@ -128,7 +143,7 @@ def facts(arguments, instance):
 
 def print_facts(known):
     print(
-        "{program} echo under {stage}, {service_threads} threads in all\n"
+        "{subject}, {n_threads} threads in the main process; services under {stage}\n"
         "{kernel}, {n_cpus} x {cpu_model}, load average {load_average:.1f} before\n"
         "{n_rounds} rounds of windows of {window_seconds:g} s; {message_bytes} bytes every "
         "{interval_msec} ms\non each of {n_active} connections (or all, if fewer)\n".format(
@@ -155,41 +170,62 @@ def choose(arguments, instance):
         ]
     for name in arguments.disturb:
         if not measurement.works(instance, name):
-            raise stages.StageUnavailable(f"{name}: this holdfastd does not know it")
+            raise stages.StageUnavailable(f"{name}: what is measured does not know it")
     return arguments.disturb
 
 
-def run(arguments, stage, n_connections):
-    """One service and one client; returns facts and windows."""
+@contextlib.contextmanager
+def started(arguments, stage):
+    """What is measured: an Instance, or a Peer. Stopped at the end, with what is behind it."""
     options = [f"--threads={arguments.threads}"] if arguments.threads else []
-    client_options = [
+    try:
+        if arguments.peer:
+            peer = peers.start(
+                arguments.peer, stage.network, stage.start("echo").listen[0]
+            )
+            try:
+                yield peer
+            finally:
+                peer.stop()
+        elif arguments.service == "relay":
+            upstream = stage.start("echo").listen[0]
+            yield stage.start(f"relay {upstream}", options=options)
+        else:
+            yield stage.start("echo", options=options)
+    finally:
+        stage.stop_all()
+
+
+def run(arguments, instance, network, n_connections):
+    """One client of one service; returns facts and windows."""
+    options = [
         f"--active={arguments.active}",
         f"--bytes={arguments.bytes}",
         f"--interval={arguments.interval}",
     ]
-    instance = stage.start("echo", options=options)
     names = choose(arguments, instance)
     known = facts(arguments, instance)
-    with measurement.Client(
-        stage.network, instance.address(), n_connections, client_options
-    ) as client:
+    address = instance.address()
+    with measurement.Client(network, address, n_connections, options) as client:
         windows = measurement.measure(
             client, instance, names, arguments.rounds, arguments.window
         )
-    stage.stop_all()
     return known, windows
 
 
 def run_all(arguments, stage):
     runs = []
     for n_connections in arguments.connections:
-        known, windows = run(arguments, stage, n_connections)
+        with started(arguments, stage) as instance:
+            known, windows = run(arguments, instance, stage.network, n_connections)
         rows = measurement.summary(n_connections, windows)
         if not runs:
             print_facts(known)
             print(HEADING)
         for row in rows:
             print(ROW.format(**row), flush=True)
+        if arguments.peer:
+            print(f"{'':7}  {windows[-1]['n_workers']} workers at the end, old ones included")
         runs.append(
             {
                 "n_connections": n_connections,
