@@ -125,15 +125,27 @@ static void on_takeover_ended(void *userdata, enum takeover_result result, pid_t
 	}
 }
 
-/* The service manager listens to this process from now on. */
-static void on_released(void *userdata)
+/*
+ * The service manager listens to this process from now on. Until then a takeover has to
+ * wait: its signal stays pending.
+ */
+static int be_heard(struct server *server)
 {
-	struct server *server = userdata;
+	int r = sd_event_add_signal(server->event, NULL, SIGUSR2, on_takeover_signal,
+				    server);
 
+	if (r < 0)
+		return r;
 	server->is_heard = true;
 	set_status(server);
 	(void)sd_notify(0, "READY=1"); /* there is a manager: it was spoken to before */
 	vault_go_on(server->shared.vault);
+	return 0;
+}
+
+static int on_released(void *userdata)
+{
+	return be_heard(userdata);
 }
 
 /* Leaves if nothing is being served and nobody is about to accept (see accept_one()). */
@@ -250,9 +262,6 @@ static int add_events(struct server *server)
 		if (r < 0)
 			return r;
 	}
-	r = sd_event_add_signal(server->event, NULL, SIGUSR2, on_takeover_signal, server);
-	if (r < 0)
-		return r;
 	r = sd_event_add_io(server->event, NULL, vault_fd(server->shared.vault), EPOLLIN,
 			    on_vault, server);
 	if (r < 0)
@@ -363,7 +372,6 @@ static int resolve_upstream(struct server *server)
 /* From the store. */
 static int start(struct server *server, const struct stored_fd *stored, size_t n_stored)
 {
-	struct shared *shared = &server->shared;
 	int r;
 
 	r = open_vault(server, stored, n_stored);
@@ -384,12 +392,8 @@ static int start(struct server *server, const struct stored_fd *stored, size_t n
 		r = stock_vault(server);
 	if (r < 0)
 		return r;
-	server->is_heard = true;
 	log_line(LOG_INFO, MESSAGE_STARTED, "tcp server started");
-	set_status(server);
-	(void)sd_notify(0, "READY=1"); /* there is a manager: it was spoken to before */
-	vault_dispatch(shared->vault);
-	return 0;
+	return be_heard(server);
 }
 
 static int receive_vault(struct server *server, int handover)

@@ -35,7 +35,7 @@ struct successor {
 	uint64_t pending_bytes;
 
 	sd_event_source *source;
-	void (*released)(void *userdata);
+	int (*released)(void *userdata);
 	void *userdata;
 };
 
@@ -316,7 +316,9 @@ static int prepare(struct successor *successor, uint32_t slot,
 	adopt_give_back(successor->vault, slot, entry);
 	if (r == -ENOMEM)
 		return r;
-	/* It may be half of a change; if it is still so at the end, it is refused */
+	/* It may be half of a change, or name a pipe whose parcel is still to come: it is
+	 * looked at again, and refused only if it is the same at the end */
+	follow_note(successor->vault, slot);
 	successor->is_refused[slot] = true;
 	successor->n_refused++;
 	return 0;
@@ -494,12 +496,11 @@ static int on_release(sd_event_source *source, int fd, uint32_t events, void *us
 		handover_close_fds(&message, fds);
 	successor->source = sd_event_source_disable_unref(successor->source);
 	successor->socket = fd_close(successor->socket);
-	successor->released(successor->userdata);
-	return 0;
+	return successor->released(successor->userdata);
 }
 
 int successor_watch_release(struct successor *successor, sd_event *event,
-			    void (*released)(void *userdata), void *userdata)
+			    int (*released)(void *userdata), void *userdata)
 {
 	successor->released = released;
 	successor->userdata = userdata;

@@ -59,7 +59,8 @@ uint32_t successor_get_n_connections(const struct successor *successor);
 
 /*
  * Calls released when the service manager listens to this process, or the other process
- * has gone. Returns 0 or a negative errno.
+ * has gone; what it returns is sd_event's: negative ends the loop. Returns 0 or a negative
+ * errno.
  */
 int successor_watch_release(struct successor *successor, sd_event *event,
-			    void (*released)(void *userdata), void *userdata);
+			    int (*released)(void *userdata), void *userdata);

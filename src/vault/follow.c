@@ -14,6 +14,11 @@ static uint32_t n_slots_used(const struct vault *vault)
 	return n < vault->n_adopted ? n : vault->n_adopted;
 }
 
+static uint32_t n_words_used(const struct vault *vault)
+{
+	return n_slots_used(vault) / CHANGES_SLOTS_PER_WORD + 1;
+}
+
 int follow_begin(struct vault *vault, int ledger_fd, int changes_fd)
 {
 	uint32_t n_slots;
@@ -114,6 +119,9 @@ static void note_entry(struct vault *vault, uint32_t index, struct parcel_entry 
 	known->kind = entry->label.kind;
 	known->generation = entry->label.generation;
 	vault->locations[entry->label.slot] = index + 1;
+	/* Its slot may have been looked at before its parcel was here */
+	vault->notes[entry->label.slot / CHANGES_SLOTS_PER_WORD] |=
+		UINT64_C(1) << entry->label.slot % CHANGES_SLOTS_PER_WORD;
 }
 
 static int peek_entries(struct vault *vault, uint32_t index)
@@ -184,20 +192,22 @@ static int tell_changed(uint64_t notes, uint32_t first_slot,
 /*
  * The notes are taken before the parcels are peeked, and the records are read after: so
  * what a record names has been put before, and if it was put after the peek, then the
- * slot's note is after its being taken, and there is another look.
+ * slot's note is after its being taken, and there is another look. What is found by the
+ * peek is looked at in any case.
  */
 int follow_look(struct vault *vault, int (*changed)(void *userdata, uint32_t slot),
 		void *userdata)
 {
-	uint32_t n_words = n_slots_used(vault) / CHANGES_SLOTS_PER_WORD + 1;
 	int n = 0, r;
 
-	for (uint32_t i = 0; i < n_words; i++)
-		vault->notes[i] = changes_take(&vault->changes, i);
+	for (uint32_t i = 0; i < n_words_used(vault); i++)
+		vault->notes[i] |= changes_take(&vault->changes, i);
 	r = peek_parcels(vault);
-	for (uint32_t i = 0; r >= 0 && i < n_words; i++) {
-		r = tell_changed(vault->notes[i], i * CHANGES_SLOTS_PER_WORD, changed,
-				 userdata);
+	for (uint32_t i = 0; r >= 0 && i < n_words_used(vault); i++) {
+		uint64_t notes = vault->notes[i];
+
+		vault->notes[i] = 0;
+		r = tell_changed(notes, i * CHANGES_SLOTS_PER_WORD, changed, userdata);
 		n += r;
 	}
 	return r < 0 ? r : n;
