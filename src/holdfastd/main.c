@@ -116,6 +116,7 @@ int main(int argc, char *argv[])
 	char error[512];
 	int r;
 
+	server_block_takeover_signal();
 	log_init();
 	inheritance.arguments = argv;
 	inheritance.handover = successor_find_socket();

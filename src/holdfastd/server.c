@@ -437,6 +437,15 @@ static int start_as_successor(struct server *server, int handover)
 				       server);
 }
 
+void server_block_takeover_signal(void)
+{
+	sigset_t signals;
+
+	(void)sigemptyset(&signals);
+	(void)sigaddset(&signals, SIGUSR2);
+	(void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
+}
+
 void server_block_signals(void)
 {
 	sigset_t signals;
@@ -444,7 +453,6 @@ void server_block_signals(void)
 	(void)sigemptyset(&signals);
 	(void)sigaddset(&signals, SIGTERM);
 	(void)sigaddset(&signals, SIGINT);
-	(void)sigaddset(&signals, SIGUSR2);
 	/* Inherited by every thread: the event loop's signalfd gets them */
 	(void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
 	/* splice(2) has no MSG_NOSIGNAL (tests/kernel/splice-to-lost-peer.c) */

@@ -20,7 +20,13 @@ enum exit_status {
 };
 
 /*
- * Blocks the signals that the event loop takes, and ignores SIGPIPE: before the first
+ * Blocks SIGUSR2, which ends a process that does not know it: first of all. It waits
+ * until a takeover is possible.
+ */
+void server_block_takeover_signal(void);
+
+/*
+ * Blocks the other signals that the event loop takes, and ignores SIGPIPE: before the first
  * thread is made, since threads inherit it.
  */
 void server_block_signals(void);

@@ -111,10 +111,12 @@ static int spawn_with(const char *program, char *arguments[], char *environment[
 {
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
-	sigset_t none;
+	sigset_t blocked;
 	int r;
 
-	(void)sigemptyset(&none);
+	/* Else the successor could be ended by the next request */
+	(void)sigemptyset(&blocked);
+	(void)sigaddset(&blocked, SIGUSR2);
 	r = posix_spawnattr_init(&attributes);
 	if (r > 0)
 		return -r;
@@ -124,7 +126,7 @@ static int spawn_with(const char *program, char *arguments[], char *environment[
 		return -r;
 	}
 	/* These fail for invalid arguments, or without memory */
-	r = posix_spawnattr_setsigmask(&attributes, &none);
+	r = posix_spawnattr_setsigmask(&attributes, &blocked);
 	if (r == 0)
 		r = posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
 	if (r == 0)

@@ -4,6 +4,10 @@
 Each scenario runs once for each disturbance and must give the same bytes every time.
 """
 
+import contextlib
+import os
+import random
+import signal
 import threading
 import time
 
@@ -40,20 +44,44 @@ ALL = (undisturbed, restarted, killed, taken_over)
 each = pytest.mark.parametrize("disturb", ALL, ids=lambda function: function.__name__)
 
 
-class Killer:
-    """Kills the service again and again, in a thread, until the end of its with block.
+class KilledInTakeover:
+    """A takeover in which one of the two processes is killed at some moment."""
 
-    interval   seconds from one kill to the next; more where the manager takes longer to start
-               the next process
+    # A takeover takes some 20 ms, mostly the new program's start
+    LONGEST_SECONDS = 0.03
+
+    def __init__(self, seed):
+        self._random = random.Random(seed)
+        print(f"seed {seed}")
+
+    def __call__(self, instance):
+        instance.wait_pid_change(0)
+        old = instance.begin_takeover()
+        # The moment is the test's input
+        time.sleep(self._random.uniform(0, self.LONGEST_SECONDS))
+        processes = instance.family()
+        if processes:
+            outside, _, _ = self._random.choice(processes)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(outside, signal.SIGKILL)
+        instance.wait_alone()
+        return old
+
+
+class Storm:
+    """Disturbs the service again and again, in a thread, until the end of its with block.
+
+    interval   seconds from one disturbance to the next; more where it takes longer
     """
 
-    def __init__(self, instance, interval=0.03):
-        self.n_kills = 0
+    def __init__(self, instance, interval=0.03, disturb=killed):
+        self.n_disturbances = 0
         self._instance = instance
         self._interval = interval
+        self._disturb = disturb
         self._end = threading.Event()
         self._failure = None
-        self._thread = threading.Thread(target=self._run, name="killer", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="storm", daemon=True)
 
     def __enter__(self):
         self._thread.start()
@@ -65,13 +93,17 @@ class Killer:
         if self._failure:
             raise self._failure
 
+    def has_reached(self, n):
+        """Whether there were n disturbances, or one has failed, as the end will tell."""
+        return self.n_disturbances >= n or self._failure is not None
+
     def _run(self):
         try:
             due = time.monotonic() + self._interval
             # The pace is the test's input, not something that is waited for
             while not self._end.wait(max(0, due - time.monotonic())):
                 due = max(due, time.monotonic()) + self._interval
-                self._instance.kill()
-                self.n_kills += 1
+                self._disturb(self._instance)
+                self.n_disturbances += 1
         except BaseException as error:  # pylint: disable=broad-except
             self._failure = error

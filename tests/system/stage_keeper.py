@@ -173,13 +173,20 @@ class KeeperInstance(stages.Instance):
         return self._keeper.pid
 
     def processes(self):
+        return [(child, child, _name_of(child)) for child in _children_of(self._keeper.pid)]
+
+    def family(self):
+        """A successor is its child until the main process has gone."""
         found = []
-        pid = self._keeper.pid
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text()
-            for child in map(int, children.split()):
+        pids = [self._keeper.pid]
+        while pids:
+            for child in _children_of(pids.pop()):
+                pids.append(child)
                 found.append((child, child, _name_of(child)))
-        return found
+        return [process for process in found if process[2] == self.process_name]
+
+    def program_path(self):
+        return pathlib.Path(self.program)
 
     def n_stored_fds(self):
         """The fds of the keeper that are not its own: ledgers and parcels."""
@@ -214,6 +221,12 @@ class KeeperInstance(stages.Instance):
 
     def lines(self, since=0):
         return [line for line in super().lines(since) if line]
+
+
+def _children_of(pid):
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return list(map(int, pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+    return []
 
 
 def _name_of(pid):

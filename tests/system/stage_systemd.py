@@ -165,6 +165,9 @@ class SystemdInstance(stages.Instance):
         # Waits for the start that is under way, if any
         self.machine.systemctl("start", self.service_unit)
 
+    def program_path(self):
+        return self.machine.path("/usr/bin/holdfastd")
+
     def n_stored_fds(self):
         return int(self.show("NFileDescriptorStore"))
 

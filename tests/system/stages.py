@@ -231,16 +231,27 @@ class Instance:
 
     def takeover(self, timeout=PATIENCE_SECONDS):
         """A planned change of process while the old one serves; waits until it has gone."""
-        old = self.begin_takeover()
+        return self.wait_alone(self.begin_takeover(), timeout)
+
+    def family(self):
+        """All that the main process and its successor are: as processes()."""
+        return [process for process in self.processes() if process[2] == self.process_name]
+
+    def wait_alone(self, old=0, timeout=PATIENCE_SECONDS):
+        """Waits until the service is one process, and not old; returns its pid."""
         deadline = time.monotonic() + timeout
         while True:
-            pids = [inside for _, inside, name in self.processes() if name == self.process_name]
+            pids = [inside for _, inside, _ in self.family()]
             if len(pids) == 1 and old not in pids:
                 return pids[0]
             if time.monotonic() > deadline:
-                raise TimeoutError(f"pid {old} has not handed over in {timeout} s: {pids}")
+                raise TimeoutError(f"not one other process than {old} in {timeout} s: {pids}")
             # No manager tells others of this, and /proc can't be waited for
             time.sleep(0.001)
+
+    def program_path(self):
+        """Where this process sees the program that the service is started from."""
+        raise NotImplementedError
 
     # Connections
 

@@ -297,8 +297,8 @@ def test_no_byte_is_lost_under_continuous_kills(stage, service):
             pumps.append(loop.add(streams.Pump(instance.connect(), stream, expected)))
         for pump in pumps:
             loop.wait_received(pump, 1)
-        with disturbances.Killer(instance) as killer:
-            loop.wait(lambda: killer.n_kills >= n_kills or any(p.error for p in pumps), 200)
+        with disturbances.Storm(instance) as storm:
+            loop.wait(lambda: storm.has_reached(n_kills) or any(p.error for p in pumps), 200)
         loop.finish(*pumps)
         loop.wait_done(*pumps)
         for pump in pumps:
