@@ -55,8 +55,7 @@ class KilledInTakeover:
         print(f"seed {seed}")
 
     def __call__(self, instance):
-        instance.wait_pid_change(0)
-        old = instance.begin_takeover()
+        self._begin(instance)
         # The moment is the test's input
         time.sleep(self._random.uniform(0, self.LONGEST_SECONDS))
         processes = instance.family()
@@ -65,7 +64,15 @@ class KilledInTakeover:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(outside, signal.SIGKILL)
         instance.wait_alone()
-        return old
+
+    @staticmethod
+    def _begin(instance):
+        while True:
+            instance.wait_pid_change(0)
+            # One that was killed the last time may be there for a moment yet
+            with contextlib.suppress(ProcessLookupError):
+                instance.begin_takeover()
+                return
 
 
 class Storm:

@@ -370,7 +370,8 @@ class Machine:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 status = pathlib.Path(f"/proc/{pid}/status").read_text(errors="replace")
                 fields = dict(line.split(":\t", 1) for line in status.splitlines())
-                found.append((pid, int(fields["NSpid"].split()[-1]), fields["Name"]))
+                if fields["State"][0] not in "ZX":
+                    found.append((pid, int(fields["NSpid"].split()[-1]), fields["Name"]))
         return found
 
     def kill_main(self, unit, number=signal.SIGKILL):

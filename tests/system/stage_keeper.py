@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 
 import journal
 import machine
@@ -161,7 +162,16 @@ class KeeperInstance(stages.Instance):
             raise AssertionError("a sanitizer has reported:\n" + "\n".join(self.all_lines))
 
     def wait_ready(self):
-        self.wait_line_of_keeper(READY.format(pid=self.wait_pid_change(None)))
+        deadline = time.monotonic() + stages.PATIENCE_SECONDS
+        while True:
+            pid = self.wait_pid_change(None)
+            try:
+                self.wait_line_of_keeper(READY.format(pid=pid), timeout=0.1)
+                return
+            except journal.WaitTimeout:
+                # It may have ended: the successor of a process that was killed does
+                if time.monotonic() > deadline:
+                    raise
 
     def wait_line_of_keeper(self, pattern, since=0, timeout=stages.PATIENCE_SECONDS):
         """As wait_line(), for what the keeper itself says."""
@@ -230,6 +240,8 @@ def _children_of(pid):
 
 
 def _name_of(pid):
+    """Its name, or nothing if it has ended, reaped or not."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        return pathlib.Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
+        before, _, after = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+        return "" if after.split()[0] in "ZX" else before.partition("(")[2]
     return ""
