@@ -44,6 +44,7 @@ const char options_help[] =
 	"     --exit-idle-time=TIME Exits (status 77) when there has been no connection for this\n"
 	"                           long; the next one starts the service again\n"
 	"                           (default: infinity)\n"
+	"     --control=PATH        Where holdfastctl can ask this process (default: nowhere)\n"
 	"     --log-level=LEVEL     emerg, alert, crit, err, warning, notice, info or debug\n"
 	"                           (default: info)\n"
 	"  -h --help                Shows this text\n"
@@ -60,6 +61,7 @@ enum {
 	OPTION_CONNECT_TIMEOUT,
 	OPTION_KEEPALIVE,
 	OPTION_EXIT_IDLE_TIME,
+	OPTION_CONTROL,
 	OPTION_LOG_LEVEL,
 	OPTION_VERSION,
 };
@@ -73,6 +75,7 @@ static const struct option long_options[] = {
 	{"connect-timeout", required_argument, NULL, OPTION_CONNECT_TIMEOUT},
 	{"keepalive", required_argument, NULL, OPTION_KEEPALIVE},
 	{"exit-idle-time", required_argument, NULL, OPTION_EXIT_IDLE_TIME},
+	{"control", required_argument, NULL, OPTION_CONTROL},
 	{"log-level", required_argument, NULL, OPTION_LOG_LEVEL},
 	{"help", no_argument, NULL, 'h'},
 	{"version", no_argument, NULL, OPTION_VERSION},
@@ -191,6 +194,20 @@ static int parse_frame(const char *text, const struct error *error, enum frame *
 	return 0;
 }
 
+/*
+ * The path is an option, not $RUNTIME_DIRECTORY: there a colon parts the directories, and
+ * that of holdfast@127.0.0.1:5432 has one. How long it may be is not asked here: without
+ * its control socket a service serves as well, without its options not at all.
+ */
+static int parse_control(const char *text, const struct error *error,
+			 const char **ret_control)
+{
+	if (text[0] != '/')
+		return refuse(error, "--control=%s: give an absolute path", text);
+	*ret_control = text;
+	return 0;
+}
+
 static int parse_log_level(const char *text, const struct error *error, int *ret_level)
 {
 	int level = log_level_from_string(text);
@@ -238,6 +255,8 @@ static int parse_option(int option, const char *value, const struct error *error
 	case OPTION_EXIT_IDLE_TIME:
 		return parse_time(value, "exit-idle-time", error,
 				  &options->exit_idle_usec);
+	case OPTION_CONTROL:
+		return parse_control(value, error, &options->control);
 	case OPTION_LOG_LEVEL:
 		return parse_log_level(value, error, &options->log_level);
 	case 'h':

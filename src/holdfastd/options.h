@@ -32,6 +32,7 @@ struct options {
 	uint64_t connect_timeout_usec; /* for each address */
 	uint64_t keepalive_idle_usec;  /* USEC_INFINITY: no keepalive */
 	uint64_t exit_idle_usec;       /* USEC_INFINITY: never */
+	const char *control; /* path of the control socket, argv's; NULL: none */
 	int log_level;
 };
 

@@ -16,6 +16,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/time.h"
+#include "holdfastd/control.h"
 #include "holdfastd/crash.h"
 #include "holdfastd/messages.h"
 #include "holdfastd/recover.h"
@@ -26,9 +27,12 @@
 #define TICK_USEC USEC_PER_SEC
 /* A process that has lived for this long ends a row of crashes. */
 #define SETTLED_USEC (10 * USEC_PER_SEC)
-/* Fds that are nobody's connection: standard ones, epolls, listeners, logs, spares. */
+/* Fds that are nobody's connection: standard ones, epolls, listeners, logs, spares, and
+ * clients of the control socket. */
 #define FILES_RESERVED 64
 #define STATUS_SIZE 256
+/* At the end, for what was answered last. */
+#define CONTROL_FLUSH_USEC (100 * USEC_PER_MSEC)
 
 struct server {
 	struct shared shared;
@@ -40,6 +44,7 @@ struct server {
 	unsigned n_missed[THREADS_MAX]; /* checks in a row without a round in between */
 	char status[STATUS_SIZE];
 	sd_event *event;
+	struct control *control; /* NULL: none */
 };
 
 /* ---- limits ---- */
@@ -264,6 +269,44 @@ static int add_events(struct server *server)
 	return r < 0 ? r : add_timers(server);
 }
 
+/* ---- control ---- */
+
+static int on_takeover(void *userdata, char *const *command_line,
+		       struct control_call *call, char *ret_error, size_t error_size)
+{
+	(void)userdata;
+	(void)command_line;
+	(void)call;
+	(void)snprintf(ret_error, error_size, "takeover is not implemented");
+	return -EOPNOTSUPP;
+}
+
+static int open_control(struct server *server, const char *path)
+{
+	static const struct control_handlers handlers = {.takeover = on_takeover};
+	_cleanup_close_ int fd = -EBADF;
+	int r;
+
+	r = control_listen(path, &fd);
+	if (r < 0)
+		return r;
+	r = control_new(server->event, fd, &handlers, server, &server->control);
+	if (r >= 0)
+		(void)take_fd(&fd);
+	return r;
+}
+
+/* Nobody's connection is worth less for the want of it: what fails is said, that is all. */
+static void start_control(struct server *server)
+{
+	const char *path = server->shared.options->control;
+	int r = path ? open_control(server, path) : 0;
+
+	if (r < 0)
+		log_warning("No control socket at %s: %s", path,
+			    control_listen_strerror(r));
+}
+
 /* ---- the start ---- */
 
 static void close_stored(const struct stored_fd *stored, size_t n)
@@ -416,6 +459,7 @@ int server_run(const struct options *options, const int *listeners, size_t n_lis
 	}
 	log_line(LOG_INFO, MESSAGE_STARTED, "tcp server started");
 	set_status(&server);
+	start_control(&server);
 	(void)sd_notify(0, "READY=1"); /* there is a manager: it was spoken to before */
 	vault_dispatch(server.shared.vault);
 	r = sd_event_loop(server.event);
@@ -423,6 +467,7 @@ int server_run(const struct options *options, const int *listeners, size_t n_lis
 		log_error("The event loop failed: %s", strerror(-r));
 		r = EXIT_FAILURE;
 	}
+	control_flush(server.control, CONTROL_FLUSH_USEC);
 	/* Lines only: what matters is in the store already */
 	log_flush(100 * USEC_PER_MSEC);
 	return r;
