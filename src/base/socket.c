@@ -2,6 +2,7 @@
 #include "base/socket.h"
 
 #include <arpa/inet.h>
+#include <assert.h>
 #include <errno.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
@@ -20,6 +21,24 @@ enum {
 	STATE_LAST_ACK = 9,
 	STATE_CLOSING = 11,
 };
+
+static_assert(sizeof(((struct sockaddr_un *)0)->sun_path) == SOCKET_PATH_MAX + 1,
+	      "unix(7) says 108");
+
+int socket_set_path(const char *path, struct sockaddr_un *ret_address)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	size_t length = strlen(path);
+
+	/* An empty one would be an abstract name */
+	if (length == 0)
+		return -EINVAL;
+	if (length > SOCKET_PATH_MAX)
+		return -ENAMETOOLONG;
+	memcpy(address.sun_path, path, length);
+	*ret_address = address;
+	return 0;
+}
 
 void socket_abort(int fd)
 {

@@ -6,6 +6,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct sockaddr_un;
+
+/*
+ * The address of an AF_UNIX socket in the file system. Returns 0, -EINVAL for an empty
+ * path, or -ENAMETOOLONG for one of more than SOCKET_PATH_MAX bytes.
+ */
+int socket_set_path(const char *path, struct sockaddr_un *ret_address);
+#define SOCKET_PATH_MAX 107 /* of sun_path's 108; the last is NUL */
+
 /*
  * Resets a connection at once, whoever else holds a copy of its socket: TCP sends RST
  * (tests/kernel/tcp-end-while-parked.c). An AF_UNIX socket, which knows no such

@@ -5,6 +5,7 @@
  *
  *   serving process                  successor
  *     BEGIN (ledger, changes) ->
+ *     CONTROL                 ->
  *     LISTENERS...            ->
  *     PARCELS...              ->     (follows, while the other one serves)
  *     END_OF_STATE            ->
@@ -33,6 +34,7 @@
 
 enum handover_type {
 	HANDOVER_BEGIN = 1, /* fds: ledger, changes. number: of the process */
+	HANDOVER_CONTROL,   /* fd: the control socket, where there is one */
 	HANDOVER_LISTENERS,
 	/* parcels: number << 1 | whether the sending end comes too, after the store's */
 	HANDOVER_PARCELS,

@@ -47,6 +47,7 @@ const char options_help[] =
 	"     --takeover-timeout=TIME  How long the new process of a takeover (SIGUSR2, systemctl\n"
 	"                           reload) may take until it is ready; the old one serves on\n"
 	"                           after it (default: 10s)\n"
+	"     --control=PATH        Where holdfastctl can ask this process (default: nowhere)\n"
 	"     --log-level=LEVEL     emerg, alert, crit, err, warning, notice, info or debug\n"
 	"                           (default: info)\n"
 	"  -h --help                Shows this text\n"
@@ -64,6 +65,7 @@ enum {
 	OPTION_KEEPALIVE,
 	OPTION_EXIT_IDLE_TIME,
 	OPTION_TAKEOVER_TIMEOUT,
+	OPTION_CONTROL,
 	OPTION_LOG_LEVEL,
 	OPTION_VERSION,
 };
@@ -78,6 +80,7 @@ static const struct option long_options[] = {
 	{"keepalive", required_argument, NULL, OPTION_KEEPALIVE},
 	{"exit-idle-time", required_argument, NULL, OPTION_EXIT_IDLE_TIME},
 	{"takeover-timeout", required_argument, NULL, OPTION_TAKEOVER_TIMEOUT},
+	{"control", required_argument, NULL, OPTION_CONTROL},
 	{"log-level", required_argument, NULL, OPTION_LOG_LEVEL},
 	{"help", no_argument, NULL, 'h'},
 	{"version", no_argument, NULL, OPTION_VERSION},
@@ -208,6 +211,20 @@ static int parse_frame(const char *text, const struct error *error, enum frame *
 	return 0;
 }
 
+/*
+ * The path is an option, not $RUNTIME_DIRECTORY: there a colon parts the directories, and
+ * that of holdfast@127.0.0.1:5432 has one. How long it may be is not asked here: without
+ * its control socket a service serves as well, without its options not at all.
+ */
+static int parse_control(const char *text, const struct error *error,
+			 const char **ret_control)
+{
+	if (text[0] != '/')
+		return refuse(error, "--control=%s: give an absolute path", text);
+	*ret_control = text;
+	return 0;
+}
+
 static int parse_log_level(const char *text, const struct error *error, int *ret_level)
 {
 	int level = log_level_from_string(text);
@@ -258,6 +275,8 @@ static int parse_option(int option, const char *value, const struct error *error
 	case OPTION_TAKEOVER_TIMEOUT:
 		return parse_takeover_timeout(value, error,
 					      &options->takeover_timeout_usec);
+	case OPTION_CONTROL:
+		return parse_control(value, error, &options->control);
 	case OPTION_LOG_LEVEL:
 		return parse_log_level(value, error, &options->log_level);
 	case 'h':

@@ -35,6 +35,7 @@ struct options {
 	uint64_t keepalive_idle_usec;  /* USEC_INFINITY: no keepalive */
 	uint64_t exit_idle_usec;       /* USEC_INFINITY: never */
 	uint64_t takeover_timeout_usec;
+	const char *control; /* path of the control socket, argv's; NULL: none */
 	int log_level;
 };
 

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/time.h"
 #include "holdfastd/capacity.h"
+#include "holdfastd/control.h"
 #include "holdfastd/crash.h"
 #include "holdfastd/messages.h"
 #include "holdfastd/recover.h"
@@ -28,6 +29,8 @@
 /* A process that has lived for this long ends a row of crashes. */
 #define SETTLED_USEC (10 * USEC_PER_SEC)
 #define STATUS_SIZE 256
+/* At the end, for what was answered last. */
+#define CONTROL_FLUSH_USEC (100 * USEC_PER_MSEC)
 
 struct server {
 	struct shared shared;
@@ -43,6 +46,8 @@ struct server {
 	unsigned n_missed[THREADS_MAX]; /* checks in a row without a round in between */
 	char status[STATUS_SIZE];
 	sd_event *event;
+	struct control *control;            /* NULL: none */
+	struct control_call *takeover_call; /* who has asked for the one under way */
 };
 
 static_assert(THREADS_MAX <= LEDGER_WORKERS_MAX,
@@ -109,8 +114,13 @@ static void on_takeover_ended(void *userdata, enum takeover_result result, pid_t
 			      const char *why)
 {
 	struct server *server = userdata;
+	struct control_call *call = server->takeover_call;
 
-	(void)pid;
+	server->takeover_call = NULL;
+	if (result == TAKEOVER_DONE)
+		control_call_succeed(call, pid);
+	else
+		control_call_fail(call, -ECANCELED, why);
 	switch (result) {
 	case TAKEOVER_DONE:
 		(void)sd_event_exit(server->event, EXIT_SUCCESS);
@@ -125,6 +135,70 @@ static void on_takeover_ended(void *userdata, enum takeover_result result, pid_t
 	}
 }
 
+/* ---- control ---- */
+
+static int on_takeover_call(void *userdata, char *const *command_line,
+			    struct control_call *call, char *ret_error, size_t error_size)
+{
+	struct server *server = userdata;
+	struct control_call *other = server->takeover_call;
+	const char *why;
+	int r;
+
+	/* It may be over before it has begun for us */
+	server->takeover_call = call;
+	r = takeover_begin(server->takeover, command_line, &why);
+	if (r == 0)
+		return 0;
+	server->takeover_call = other;
+	(void)snprintf(ret_error, error_size, "%s", why);
+	return r;
+}
+
+/*
+ * The socket of the process before this one, where it is at the path that this one was
+ * told; else one of its own.
+ */
+static int take_control_socket(struct server *server, const char *path, int *ret_fd)
+{
+	int fd =
+		server->successor ? successor_take_control_fd(server->successor) : -EBADF;
+
+	if (fd >= 0 && control_is_listening_at(fd, path)) {
+		*ret_fd = fd;
+		return 0;
+	}
+	(void)fd_close(fd);
+	return control_listen(path, ret_fd);
+}
+
+static int open_control(struct server *server, const char *path)
+{
+	static const struct control_handlers handlers = {.takeover = on_takeover_call};
+	_cleanup_close_ int fd = -EBADF;
+	int r;
+
+	r = take_control_socket(server, path, &fd);
+	if (r < 0)
+		return r;
+	r = control_new(server->event, fd, &handlers, server, &server->control);
+	if (r < 0)
+		return r;
+	server->shared.control_fd = take_fd(&fd);
+	return 0;
+}
+
+/* Nobody's connection is worth less for the want of it: what fails is said, that is all. */
+static void start_control(struct server *server)
+{
+	const char *path = server->shared.options->control;
+	int r = path ? open_control(server, path) : 0;
+
+	if (r < 0)
+		log_warning("No control socket at %s: %s", path,
+			    control_listen_strerror(r));
+}
+
 /*
  * The service manager listens to this process from now on. Until then a takeover has to
  * wait: its signal stays pending.
@@ -137,6 +211,7 @@ static int be_heard(struct server *server)
 	if (r < 0)
 		return r;
 	server->is_heard = true;
+	start_control(server);
 	set_status(server);
 	(void)sd_notify(0, "READY=1"); /* there is a manager: it was spoken to before */
 	vault_go_on(server->shared.vault);
@@ -478,6 +553,7 @@ int server_run(const struct options *options, const struct inheritance *inherita
 	server.shared.options = options;
 	server.shared.connections_max =
 		capacity_get_connections(options, capacity_raise_files());
+	server.shared.control_fd = -EBADF;
 	gate_init(&server.shared.gate);
 	r = start_anyhow(&server, inheritance);
 	if (r < 0) {
@@ -490,6 +566,7 @@ int server_run(const struct options *options, const struct inheritance *inherita
 		log_error("The event loop failed: %s", strerror(-r));
 		r = EXIT_FAILURE;
 	}
+	control_flush(server.control, CONTROL_FLUSH_USEC);
 	/* Lines only: what matters is in the store already */
 	log_flush(100 * USEC_PER_MSEC);
 	return r;

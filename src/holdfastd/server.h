@@ -26,8 +26,8 @@ enum exit_status {
 void server_block_takeover_signal(void);
 
 /*
- * Blocks the other signals that the event loop takes, and ignores SIGPIPE: before the first
- * thread is made, since threads inherit it.
+ * Blocks the other signals that the event loop takes, and ignores SIGPIPE: before the
+ * first thread is made, since threads inherit it.
  */
 void server_block_signals(void);
 

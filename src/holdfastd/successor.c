@@ -23,6 +23,7 @@ struct successor {
 	struct vault *vault;
 	struct shared *shared;
 	unsigned long long old_pid;
+	int control_fd; /* until it is taken */
 	int *listeners;
 	size_t n_listeners;
 	bool has_state;
@@ -125,6 +126,15 @@ static int take_parcels(struct successor *successor, struct handover *message, i
 	return r;
 }
 
+static int take_control(struct successor *successor, struct handover *message, int *fds)
+{
+	if (message->n_fds != 1 || successor->control_fd >= 0)
+		return -EBADMSG;
+	successor->control_fd = fds[0];
+	message->n_fds = 0;
+	return 0;
+}
+
 static int take_state(struct successor *successor, struct handover *message, int *fds)
 {
 	bool has_ledger = successor->vault->ledger.header;
@@ -132,6 +142,8 @@ static int take_state(struct successor *successor, struct handover *message, int
 	switch ((enum handover_type)message->type) {
 	case HANDOVER_BEGIN:
 		return take_begin(successor, message, fds);
+	case HANDOVER_CONTROL:
+		return take_control(successor, message, fds);
 	case HANDOVER_LISTENERS:
 		return take_listeners(successor, message, fds);
 	case HANDOVER_PARCELS:
@@ -213,6 +225,7 @@ int successor_new(int socket, struct vault *vault, struct successor **ret_succes
 	if (!successor)
 		return -ENOMEM;
 	successor->socket = socket;
+	successor->control_fd = -EBADF;
 	successor->vault = vault;
 	r = receive_state(successor);
 	if (r < 0)
@@ -231,6 +244,11 @@ const int *successor_get_listeners(const struct successor *successor, size_t *re
 {
 	*ret_n = successor->n_listeners;
 	return successor->listeners;
+}
+
+int successor_take_control_fd(struct successor *successor)
+{
+	return take_fd(&successor->control_fd);
 }
 
 uint32_t successor_get_n_connections(const struct successor *successor)

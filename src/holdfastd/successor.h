@@ -54,13 +54,16 @@ const int *successor_get_listeners(const struct successor *successor, size_t *re
  */
 int successor_take_over(struct successor *successor, struct shared *shared);
 
+/* The control socket that was passed, given away; -EBADF where there was none. */
+int successor_take_control_fd(struct successor *successor);
+
 /* How many connections it has taken over. */
 uint32_t successor_get_n_connections(const struct successor *successor);
 
 /*
  * Calls released when the service manager listens to this process, or the other process
- * has gone; what it returns is sd_event's: negative ends the loop. Returns 0 or a negative
- * errno.
+ * has gone; what it returns is sd_event's: negative ends the loop. Returns 0 or a
+ * negative errno.
  */
 int successor_watch_release(struct successor *successor, sd_event *event,
 			    int (*released)(void *userdata), void *userdata);

@@ -106,7 +106,7 @@ static char **make_environment(void)
 	return result;
 }
 
-static int spawn_with(const char *program, char *arguments[], char *environment[],
+static int spawn_with(const char *program, char *const arguments[], char *environment[],
 		      int socket, pid_t *ret_pid)
 {
 	posix_spawn_file_actions_t actions;
@@ -139,7 +139,7 @@ static int spawn_with(const char *program, char *arguments[], char *environment[
 	return -r;
 }
 
-static int spawn(struct takeover *takeover, const char *program, char *arguments[])
+static int spawn(struct takeover *takeover, const char *program, char *const arguments[])
 {
 	_cleanup_close_ int ours = -EBADF, theirs = -EBADF;
 	char **environment;
@@ -326,6 +326,8 @@ static int tell_state(struct takeover *takeover)
 	int r;
 
 	r = tell(takeover, HANDOVER_BEGIN, (uint64_t)getpid(), fds, 2);
+	if (r == 0 && takeover->shared->control_fd >= 0)
+		r = tell(takeover, HANDOVER_CONTROL, 0, &takeover->shared->control_fd, 1);
 	if (r == 0)
 		r = tell_listeners(takeover);
 	if (r == 0)
@@ -521,7 +523,7 @@ static bool is_free(struct takeover *takeover)
 	return true;
 }
 
-static int start(struct takeover *takeover, const char *program, char *arguments[])
+static int start(struct takeover *takeover, const char *program, char *const arguments[])
 {
 	int r;
 
@@ -538,7 +540,8 @@ static int start(struct takeover *takeover, const char *program, char *arguments
 	return 0;
 }
 
-int takeover_begin(struct takeover *takeover, char *command_line[], const char **ret_why)
+int takeover_begin(struct takeover *takeover, char *const command_line[],
+		   const char **ret_why)
 {
 	const char *program = command_line ? command_line[0] : takeover->program;
 	int r;
@@ -553,7 +556,8 @@ int takeover_begin(struct takeover *takeover, char *command_line[], const char *
 		return refuse(takeover, -EINVAL, ret_why,
 			      "%s is no absolute path of a program",
 			      program ? program : "nothing");
-	r = start(takeover, program, command_line ? command_line : takeover->arguments);
+	r = start(takeover, program,
+		  command_line ? command_line : (char *const *)takeover->arguments);
 	if (r < 0)
 		return refuse(takeover, r, ret_why, "%s can't be started: %s", program,
 			      strerror(-r));

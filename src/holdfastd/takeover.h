@@ -57,7 +57,8 @@ int takeover_new(struct shared *shared, sd_event *event, char *arguments[],
  * successor could not be started. *ret_why is a text about it then, valid until the next
  * call. What happens is logged.
  */
-int takeover_begin(struct takeover *takeover, char *command_line[], const char **ret_why);
+int takeover_begin(struct takeover *takeover, char *const command_line[],
+		   const char **ret_why);
 
 /* To be called when the vault may have made parcels, or has had an answer. */
 void takeover_look(struct takeover *takeover);

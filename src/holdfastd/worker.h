@@ -60,6 +60,7 @@ struct shared {
 	unsigned n_workers;
 	unsigned connections_max;
 	struct gate gate;
+	int control_fd; /* borrowed, for a successor; -EBADF: none */
 
 	_Atomic unsigned n_connections;
 	_Atomic unsigned n_accept_waiting; /* workers that wait for a connection to end */

@@ -146,6 +146,19 @@ class SystemdInstance(stages.Instance):
         self._write_configuration()
         self.machine.systemctl("restart", self.service_unit)
 
+    def reload(self, options=None, service=None, check=True):
+        """`systemctl reload`, if given with another configuration; returns its exit status."""
+        self.options = self.options if options is None else list(options)
+        self.service = service or self.service
+        self._write_configuration()
+        command = ["systemctl", "reload", self.service_unit]
+        return self.machine.run(command, check=check).returncode
+
+    def takeover(self, timeout=stages.PATIENCE_SECONDS):
+        old = self.main_pid()
+        self.reload()
+        return self.wait_alone(old, timeout)
+
     def stop(self):
         if self._journal is None:
             return

@@ -197,6 +197,12 @@ class Instance:
         """The directory of the main process in /proc."""
         return pathlib.Path(f"/proc/{self._main_process()[0]}")
 
+    def n_workers(self):
+        """The worker threads of the main process."""
+        tasks = self.proc() / "task"
+        names = [(tasks / task / "comm").read_text() for task in os.listdir(tasks)]
+        return sum(name.startswith("worker/") for name in names)
+
     def n_service_fds(self):
         return len(os.listdir(self.proc() / "fd"))
 

@@ -329,18 +329,12 @@ def test_successor_has_another_number_of_threads(stage, program):
         clients = [stack.enter_context(instance.connect()) for _ in range(20)]
         replace(path, script(f'exec {good} --threads=3 echo'))
         instance.takeover()
-        assert n_workers(instance) == 3
+        assert instance.n_workers() == 3
         assert all(echoes(client) for client in clients)
         stream_goes_on()
         # It was started from another path, which is where the next one comes from
         replace(good, script(f'exec {stages.built_program("holdfastd")} --threads=1 echo'))
         instance.takeover()
-        assert n_workers(instance) == 1
+        assert instance.n_workers() == 1
         assert all(echoes(client) for client in clients)
         stream_goes_on()
-
-
-def n_workers(instance):
-    tasks = instance.proc() / "task"
-    names = [(tasks / task / "comm").read_text() for task in os.listdir(tasks)]
-    return sum(name.startswith("worker/") for name in names)

@@ -16,7 +16,7 @@ static int parse(const char *const *arguments, struct options *ret_options,
 		 char *ret_error)
 {
 	static char name[] = "holdfastd";
-	char copies[ARGUMENTS_MAX][128];
+	static char copies[ARGUMENTS_MAX][128]; /* the options point into them */
 	char *argv[ARGUMENTS_MAX + 2] = {name};
 	int n = 0;
 
@@ -105,6 +105,10 @@ static void every_option_is_taken(void **state)
 	assert_true(options.keepalive_idle_usec == 30 * USEC_PER_SEC);
 	assert_true(options.exit_idle_usec == 3600 * USEC_PER_SEC);
 	assert_int_equal(options.log_level, LOG_DEBUG);
+	assert_null(options.control);
+	assert_int_equal(PARSE(&options, error, "--control=/run/a:b/control", "echo"),
+			 OPTIONS_RUN);
+	assert_string_equal(options.control, "/run/a:b/control");
 }
 
 static void options_may_stand_anywhere_before_a_double_dash(void **state)
@@ -150,7 +154,7 @@ static void help_names_every_option(void **state)
 		"--idle-timeout=", "--connect-timeout=",
 		"--keepalive=",    "--exit-idle-time=",
 		"--log-level=",    "--help",
-		"--version",
+		"--version",       "--control=",
 	};
 
 	(void)state;
@@ -193,6 +197,8 @@ static void bad_values_are_named(void **state)
 	REFUSE("--idle-timeout=0", "--idle-timeout=0", "log");
 	REFUSE("--connect-timeout=5parsecs", "--connect-timeout=5parsecs", "log");
 	REFUSE("--exit-idle-time=-1", "--exit-idle-time=-1", "log");
+	REFUSE("--control=: give an absolute path", "--control=", "log");
+	REFUSE("--control=a/b: give an absolute path", "--control=a/b", "log");
 }
 
 static void keepalive_is_what_the_kernel_can_count(void **state)
