@@ -87,6 +87,7 @@ int connection_prepare(struct worker *worker, uint32_t slot, struct adopted_entr
 		(void)connection_free(connection);
 		return r;
 	}
+	connection->generation = entry->generation;
 	connection->active_usec = active_usec;
 	worker_add(worker, connection);
 	if (service == SERVICE_RELAY && !(record->flags & SLOT_CONNECTED))
@@ -100,7 +101,10 @@ int connection_prepare(struct worker *worker, uint32_t slot, struct adopted_entr
 void connection_unprepare(struct connection *connection, struct adopted_entry *entry,
 			  struct pool_pipe *ret_pipes[LEDGER_FLOWS])
 {
-	entry->n_fds = 0;
+	*entry = (struct adopted_entry){
+		.kind = SLOT_CONNECTION,
+		.generation = connection->generation,
+	};
 	for (size_t i = 0; i < CONNECTION_PEERS; i++) {
 		struct peer *peer = &connection->peers[i];
 

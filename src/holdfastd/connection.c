@@ -380,8 +380,11 @@ void connection_note_events(struct peer *peer, uint32_t events)
 	peer_note_events(peer, events);
 	/* An upstream that refuses a connect is not yet a side of the connection */
 	if (events & EPOLLERR &&
-	    !(is_upstream && connection->state == CONNECTION_CONNECTING))
+	    !(is_upstream && connection->state == CONNECTION_CONNECTING)) {
 		peer_fail(peer);
+		/* The worker may have to stop before the connection has its turn */
+		vault_note_change(connection->worker->shared->vault, connection->slot);
+	}
 }
 
 void connection_timeout(struct connection *connection)

@@ -58,6 +58,7 @@ struct connection {
 	enum service_kind service;
 	uint32_t slot;
 	struct ledger_slot *record;
+	uint32_t generation; /* of the entry that it was made of, if it was */
 	struct peer peers[CONNECTION_PEERS];
 	struct flow flows[LEDGER_FLOWS];
 	unsigned n_flows;
@@ -115,7 +116,7 @@ int connection_prepare(struct worker *worker, uint32_t slot, struct adopted_entr
 		       struct connection **ret_connection);
 
 /*
- * The opposite: gives back the fds, to *entry, and the pipes (NULL where there is none),
+ * The opposite: gives back the entry, and the pipes (NULL where there is none),
  * and lets the connection go. Its slot and its sockets stay as they are.
  */
 void connection_unprepare(struct connection *connection, struct adopted_entry *entry,

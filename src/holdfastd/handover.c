@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -66,8 +67,10 @@ static uint32_t take_fds(struct msghdr *header, int *ret_fds)
 
 static int check(const struct handover *message, ssize_t size, uint32_t n_fds, int flags)
 {
+	bool is_failure = size == sizeof(*message) && message->type == HANDOVER_FAILED;
+
 	if (size >= (ssize_t)sizeof(message->version) &&
-	    message->version != HANDOVER_VERSION)
+	    message->version != HANDOVER_VERSION && !is_failure)
 		return -EPROTO;
 	if (flags & MSG_CTRUNC)
 		return -EMFILE;

@@ -25,7 +25,10 @@
 
 #include <stdint.h>
 
-/* Both must speak the same one; else the successor refuses and the other serves on. */
+/*
+ * Both must speak the same one; else the successor refuses and the other serves on. So
+ * the layout of HANDOVER_FAILED is the same in all versions.
+ */
 #define HANDOVER_VERSION 1u
 #define HANDOVER_ENVIRONMENT "HOLDFAST_HANDOVER"
 /* An even number below the kernel's limit of 253 for one message (SCM_MAX_FD). */

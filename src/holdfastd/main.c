@@ -143,7 +143,7 @@ int main(int argc, char *argv[])
 	}
 	log_info("pid: %d", getpid());
 	r = server_run(&options, &inheritance);
-	if (r != EXIT_SUCCESS && r != EXIT_STATUS_IDLE)
+	if (r != EXIT_SUCCESS && r != EXIT_STATUS_IDLE && r != EXIT_STATUS_AGAIN)
 		(void)fail_slowly(r);
 	/* Not exit(): workers run to the last instant, and there is nothing to be saved */
 	_exit(r);

@@ -130,7 +130,7 @@ static void on_takeover_ended(void *userdata, enum takeover_result result, pid_t
 	case TAKEOVER_LOST:
 		log_line(LOG_ERR, MESSAGE_TAKEOVER, "Leaving, to be started again: %s",
 			 why);
-		(void)sd_event_exit(server->event, EXIT_FAILURE);
+		(void)sd_event_exit(server->event, EXIT_STATUS_AGAIN);
 		break;
 	}
 }
@@ -530,6 +530,8 @@ void server_block_signals(void)
 	(void)sigaddset(&signals, SIGINT);
 	/* Inherited by every thread: the event loop's signalfd gets them */
 	(void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
+	/* Else the kernel would reap what takeover.c waits for; it may be inherited */
+	(void)signal(SIGCHLD, SIG_DFL);
 	/* splice(2) has no MSG_NOSIGNAL (tests/kernel/splice-to-lost-peer.c) */
 	(void)signal(SIGPIPE, SIG_IGN);
 }

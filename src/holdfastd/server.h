@@ -14,7 +14,8 @@
 #include "vault/adopt.h"
 
 enum exit_status {
-	EXIT_STATUS_USAGE = 2, /* bad command line, or not started as it must be */
+	EXIT_STATUS_USAGE = 2,  /* bad command line, or not started as it must be */
+	EXIT_STATUS_AGAIN = 75, /* to be started again, at once */
 	EXIT_STATUS_IDLE =
 		77, /* --exit-idle-time=; the unit's RestartPreventExitStatus= */
 };

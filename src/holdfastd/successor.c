@@ -18,6 +18,11 @@
 #include "holdfastd/worker.h"
 #include "vault/follow.h"
 
+enum mark {
+	MARK_REFUSED = 1 << 0, /* can't be continued exactly, as far as is to be seen */
+	MARK_LISTED = 1 << 1,  /* in the list of pipes */
+};
+
 struct successor {
 	int socket;
 	struct vault *vault;
@@ -30,10 +35,13 @@ struct successor {
 
 	/* By slot, as of the last look */
 	struct connection **connections;
-	bool *is_refused; /* can't be continued exactly, as far as is to be seen */
+	uint8_t *marks;  /* enum mark */
+	uint32_t *pipes; /* the slots of all that were seen */
+	uint32_t n_pipes;
 	uint32_t n_connections;
 	uint32_t n_refused;
 	uint64_t pending_bytes;
+	bool is_sorted; /* the workers' idle lists are in order */
 
 	sd_event_source *source;
 	int (*released)(void *userdata);
@@ -172,6 +180,10 @@ static const char *explain(int r)
 		return "there is no room for its open files (LimitNOFILE=)";
 	case -EBADMSG:
 		return "what it has sent makes no sense";
+	case -EPIPE:
+		return "it has ended";
+	case -EADDRNOTAVAIL:
+		return "the name of the upstream can't be resolved";
 	default:
 		return strerror(-r);
 	}
@@ -233,8 +245,8 @@ int successor_new(int socket, struct vault *vault, struct successor **ret_succes
 	n_slots = vault->ledger.header->n_slots;
 	/* Memory is given by the page when touched: most slots are never used */
 	successor->connections = calloc(n_slots, sizeof(*successor->connections));
-	successor->is_refused = calloc(n_slots, sizeof(*successor->is_refused));
-	if (!successor->connections || !successor->is_refused)
+	successor->marks = calloc(n_slots, sizeof(*successor->marks));
+	if (!successor->connections || !successor->marks)
 		return fail_state(successor, -ENOMEM);
 	*ret_successor = successor;
 	return 0;
@@ -268,26 +280,28 @@ static struct worker *worker_of(const struct successor *successor, uint32_t slot
 static void give_pipes_back(struct worker *worker, struct pool_pipe *pipes[LEDGER_FLOWS])
 {
 	for (size_t i = 0; i < LEDGER_FLOWS; i++) {
-		struct adopted_entry entry = {.n_fds = 1};
-		uint32_t slot;
+		slot_ref ref = pipes[i] ? pipes[i]->ref : 0;
+		struct adopted_entry entry = {.n_fds = 1, .kind = SLOT_PIPE};
 
 		if (!pipes[i])
 			continue;
-		slot = slot_ref_slot(pipes[i]->ref);
+		entry.generation = slot_ref_generation(ref);
 		entry.fds[0] = pipe_pool_forget(&worker->pipes, pipes[i]);
-		adopt_give_back(worker->shared->vault, slot, &entry);
+		adopt_give_back(worker->shared->vault, slot_ref_slot(ref), &entry);
 	}
 }
 
 /* Gives up what was made of a slot at an earlier look. */
-static void drop(struct successor *successor, uint32_t slot)
+static void drop(void *userdata, uint32_t slot)
 {
+	struct successor *successor = userdata;
 	struct connection *connection = successor->connections[slot];
 	struct pool_pipe *pipes[LEDGER_FLOWS];
 	struct adopted_entry entry;
 
-	successor->n_refused -= successor->is_refused[slot];
-	successor->is_refused[slot] = false;
+	if (successor->marks[slot] & MARK_REFUSED)
+		successor->n_refused--;
+	successor->marks[slot] &= (uint8_t)~MARK_REFUSED;
 	if (!connection)
 		return;
 	successor->connections[slot] = NULL;
@@ -296,6 +310,18 @@ static void drop(struct successor *successor, uint32_t slot)
 	connection_unprepare(connection, &entry, pipes);
 	adopt_give_back(successor->vault, slot, &entry);
 	give_pipes_back(worker_of(successor, slot), pipes);
+}
+
+/*
+ * It may be half of a change, or name a pipe whose parcel is still to come: it is looked
+ * at again, and refused only if it is the same at the end.
+ */
+static int refuse(struct successor *successor, uint32_t slot)
+{
+	follow_note(successor->vault, slot);
+	successor->marks[slot] |= MARK_REFUSED;
+	successor->n_refused++;
+	return 0;
 }
 
 /* Those that have something to do of which no event will tell. */
@@ -307,12 +333,21 @@ static bool has_to_look(const struct connection *connection)
 
 static int keep(struct successor *successor, uint32_t slot, struct connection *connection)
 {
+	int r;
+
 	successor->connections[slot] = connection;
 	successor->n_connections++;
 	successor->pending_bytes += connection_pending(connection);
+	if (successor->is_sorted)
+		worker_place_idle(connection->worker, connection);
 	if (has_to_look(connection))
 		worker_set_ready(connection->worker, connection);
-	return connection_watch(connection);
+	r = connection_watch(connection);
+	if (r != -EPERM)
+		return r;
+	/* Its fds are nothing that can be waited for */
+	drop(successor, slot);
+	return refuse(successor, slot);
 }
 
 static int prepare(struct successor *successor, uint32_t slot,
@@ -332,36 +367,87 @@ static int prepare(struct successor *successor, uint32_t slot,
 		return keep(successor, slot, connection);
 	give_pipes_back(worker, pipes);
 	adopt_give_back(successor->vault, slot, entry);
-	if (r == -ENOMEM)
-		return r;
-	/* It may be half of a change, or name a pipe whose parcel is still to come: it is
-	 * looked at again, and refused only if it is the same at the end */
-	follow_note(successor->vault, slot);
-	successor->is_refused[slot] = true;
-	successor->n_refused++;
+	return r == -ENOMEM ? r : refuse(successor, slot);
+}
+
+static int list_pipe(struct successor *successor, uint32_t slot)
+{
+	uint32_t *larger;
+
+	if (successor->marks[slot] & MARK_LISTED)
+		return 0;
+	larger = reallocarray(successor->pipes, successor->n_pipes + 1, sizeof(*larger));
+	if (!larger)
+		return -ENOMEM;
+	larger[successor->n_pipes++] = slot;
+	successor->pipes = larger;
+	successor->marks[slot] |= MARK_LISTED;
 	return 0;
 }
 
-static int on_changed(void *userdata, uint32_t slot)
+static int take(void *userdata, uint32_t slot)
 {
 	struct successor *successor = userdata;
+	struct ledger_slot *record = &successor->vault->ledger.slots[slot];
 	struct adopted_entry entry;
 
-	drop(successor, slot);
-	if (successor->vault->ledger.slots[slot].state != SLOT_CONNECTION ||
+	if (record->state == SLOT_PIPE)
+		return list_pipe(successor, slot);
+	if (record->state != SLOT_CONNECTION ||
 	    !adopt_take(successor->vault, slot, &entry))
 		return 0;
-	return prepare(successor, slot, &entry);
+	if (ledger_slot_is_sane(&successor->vault->ledger, slot))
+		return prepare(successor, slot, &entry);
+	adopt_give_back(successor->vault, slot, &entry);
+	return refuse(successor, slot);
 }
 
 static int look(struct successor *successor)
 {
+	static const struct follower follower = {.drop = drop, .take = take};
 	struct shared *shared = successor->shared;
-	int n = follow_look(successor->vault, on_changed, successor);
+	int n;
 
+	for (unsigned i = 0; i < shared->n_workers; i++)
+		shared->workers[i].now_usec = time_now_usec();
+	n = follow_look(successor->vault, &follower, successor);
 	for (unsigned i = 0; i < shared->n_workers; i++)
 		worker_free_closed(&shared->workers[i]);
 	return n;
+}
+
+/*
+ * Receives what there is, and looks. Returns 1 if told to go, 0 after SUCCESSOR_LOOK_USEC
+ * without it, or a negative errno: -EPIPE if the other process has ended.
+ */
+static int look_and_wait(struct successor *successor, struct handover *ret_go)
+{
+	int r = look(successor);
+
+	while (r >= 0) {
+		r = receive(successor, time_now_usec() + SUCCESSOR_LOOK_USEC, ret_go);
+		if (r == HANDOVER_GONE)
+			return -EPIPE;
+		if (r == HANDOVER_MESSAGE && ret_go->type == HANDOVER_GO)
+			return 1;
+	}
+	return r == -ETIME ? 0 : r;
+}
+
+/* New connections of a relay must find an upstream, as they do now. */
+static int wait_for_upstream(struct successor *successor)
+{
+	struct upstream *upstream = successor->shared->upstream;
+	struct handover message;
+	int r = 0;
+
+	while (r == 0 && upstream && upstream_get_state(upstream) == UPSTREAM_RESOLVING)
+		r = look_and_wait(successor, &message);
+	if (r != 0)
+		return r < 0 ? r : -EBADMSG;
+	return upstream && upstream_get_state(upstream) == UPSTREAM_FAILED
+		       ? -EADDRNOTAVAIL
+		       : 0;
 }
 
 /* Until few things change from one look to the next. */
@@ -375,32 +461,26 @@ static int prepare_all(struct successor *successor)
 		if (n < 0)
 			return n;
 	}
-	/* What changes from now on is put at the end of those lists, as the latest */
 	for (unsigned i = 0; i < shared->n_workers; i++) {
 		int r = worker_sort_idle(&shared->workers[i]);
 
 		if (r < 0)
 			return r;
 	}
-	return 0;
+	successor->is_sorted = true;
+	return wait_for_upstream(successor);
 }
 
 /* ---- going ---- */
 
 static int wait_for_go(struct successor *successor, struct handover *ret_go)
 {
-	for (;;) {
-		int r = receive(successor, time_now_usec() + SUCCESSOR_LOOK_USEC, ret_go);
+	int r;
 
-		if (r == HANDOVER_GONE)
-			return -EPIPE;
-		if (r == HANDOVER_MESSAGE && ret_go->type == HANDOVER_GO)
-			return 0;
-		if (r == -ETIME)
-			r = look(successor);
-		if (r < 0)
-			return r;
-	}
+	do
+		r = look_and_wait(successor, ret_go);
+	while (r == 0);
+	return r;
 }
 
 static void refuse_rest(struct successor *successor)
@@ -413,7 +493,8 @@ static void refuse_rest(struct successor *successor)
 		struct pool_pipe *pipes[LEDGER_FLOWS];
 		struct adopted_entry entry;
 
-		if (!successor->is_refused[slot] || !adopt_take(vault, slot, &entry))
+		if (!(successor->marks[slot] & MARK_REFUSED) ||
+		    !adopt_take(vault, slot, &entry))
 			continue;
 		for (size_t i = 0; i < LEDGER_FLOWS; i++)
 			pipes[i] =
@@ -423,16 +504,10 @@ static void refuse_rest(struct successor *successor)
 	}
 }
 
-static void take_pipes(struct successor *successor)
-{
-	struct vault *vault = successor->vault;
-
-	for (uint32_t slot = 0; slot < vault->ledger.header->n_slots_used; slot++)
-		if (vault->adopted[slot].n_fds > 0)
-			recover_free_pipe(successor->shared, slot);
-}
-
-/* From here on this is the service. Nobody has moved a byte yet. */
+/*
+ * From here on this is the service. Nobody has moved a byte yet. All that the peers need
+ * not wait for comes after it.
+ */
 static int begin_to_serve(struct successor *successor)
 {
 	struct shared *shared = successor->shared;
@@ -444,18 +519,31 @@ static int begin_to_serve(struct successor *successor)
 	header->n_starts++;
 	crash_init(header);
 	refuse_rest(successor);
-	take_pipes(successor);
-	/* Without memory some slots are lost until the next start; there are others */
-	(void)follow_done(successor->vault);
-	for (size_t i = 0; i < shared->n_listeners; i++)
-		listener_set_options(shared->listeners[i],
-				     shared->options->keepalive_idle_usec);
+	for (uint32_t i = 0; i < successor->n_pipes; i++)
+		recover_free_pipe(shared, successor->pipes[i]);
+	follow_go_on(successor->vault);
 	/* Where the other process has died meanwhile, its manager starts a third one */
 	r = handover_send(successor->socket, &serving, NULL);
 	if (r < 0)
 		return r;
 	gate_open(&shared->gate);
 	return 0;
+}
+
+static void clean_up(struct successor *successor, uint32_t n_slots)
+{
+	struct shared *shared = successor->shared;
+
+	successor->n_refused += follow_done(successor->vault, n_slots);
+	for (size_t i = 0; i < shared->n_listeners; i++)
+		listener_set_options(shared->listeners[i],
+				     shared->options->keepalive_idle_usec);
+	free(successor->connections);
+	free(successor->marks);
+	free(successor->pipes);
+	successor->connections = NULL;
+	successor->marks = NULL;
+	successor->pipes = NULL;
 }
 
 static void say(const struct successor *successor, uint64_t pause_usec)
@@ -470,23 +558,34 @@ static void say(const struct successor *successor, uint64_t pause_usec)
 		 (double)pause_usec / USEC_PER_MSEC);
 }
 
-int successor_take_over(struct successor *successor, struct shared *shared)
+static int get_ready(struct successor *successor, struct handover *ret_go)
 {
-	struct handover ready = {.type = HANDOVER_READY}, go;
+	struct handover ready = {.type = HANDOVER_READY};
 	int r;
 
-	successor->shared = shared;
 	r = prepare_all(successor);
 	if (r < 0)
-		return fail_state(successor, r);
+		return r;
 	ready.number = successor->n_connections;
 	r = handover_send(successor->socket, &ready, NULL);
 	if (r == 0)
-		r = wait_for_go(successor, &go);
-	if (r == 0)
-		r = look(successor);
+		r = wait_for_go(successor, ret_go);
+	/* The last look: nothing changes any more */
+	return r < 0 ? r : look(successor);
+}
+
+int successor_take_over(struct successor *successor, struct shared *shared)
+{
+	uint64_t pause_usec;
+	struct handover go;
+	uint32_t n_slots;
+	int r;
+
+	successor->shared = shared;
+	r = get_ready(successor, &go);
 	if (r < 0)
 		return fail_state(successor, r);
+	n_slots = successor->vault->ledger.header->n_slots_used;
 	if (!ledger_take_offer(&successor->vault->ledger, go.number))
 		return fail(successor, -ETIME, "the running process has not waited");
 	r = begin_to_serve(successor);
@@ -494,7 +593,9 @@ int successor_take_over(struct successor *successor, struct shared *shared)
 		log_line(LOG_ERR, MESSAGE_TAKEOVER, "Can't serve: %s", strerror(-r));
 		return r;
 	}
-	say(successor, time_now_usec() - go.usec);
+	pause_usec = time_now_usec() - go.usec;
+	clean_up(successor, n_slots);
+	say(successor, pause_usec);
 	return 0;
 }
 

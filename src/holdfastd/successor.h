@@ -49,8 +49,8 @@ const int *successor_get_listeners(const struct successor *successor, size_t *re
 /*
  * Makes the connections, for workers that are initialised and wait at the gate, which is
  * closed; keeps them up to date until told to go; takes the offer, says so, and opens the
- * gate. began_usec: unused but for the log. Returns 0: this process serves now. Or a
- * negative errno: it does not, and must end; it has said why.
+ * gate. Returns 0: this process serves now. Or a negative errno: it does not, and must
+ * end; it has said why.
  */
 int successor_take_over(struct successor *successor, struct shared *shared);
 

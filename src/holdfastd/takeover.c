@@ -44,7 +44,9 @@ struct takeover {
 	int socket;
 	sd_event_source *message_source;
 	sd_event_source *timer;
-	bool is_ready; /* the successor has said so */
+	bool is_ready;           /* the successor has said so */
+	uint32_t n_parcels;      /* that were passed */
+	uint32_t n_parcels_told; /* of them, at the beginning */
 
 	pid_t unreaped; /* a successor that was killed and has not gone yet, or 0 */
 	char why[WHY_SIZE];
@@ -223,6 +225,7 @@ static pid_t forget(struct takeover *takeover)
 	takeover->socket = fd_close(takeover->socket);
 	takeover->pid = 0;
 	takeover->is_ready = false;
+	takeover->n_parcels = 0;
 	return pid;
 }
 
@@ -292,31 +295,47 @@ static int tell_listeners(struct takeover *takeover)
 	return 0;
 }
 
-/* Passes the parcels that the successor has not been given. */
-static int tell_parcels(struct takeover *takeover)
+/* Fills message with parcels that the successor has not been given, from *index on. */
+static void add_parcels(struct takeover *takeover, struct handover *message, int *fds,
+			uint32_t *index)
 {
 	const struct vault_parcel *parcel;
-	uint32_t index;
 
-	do {
+	while (message->n_fds < HANDOVER_FDS_MAX - 1 &&
+	       (parcel = give_next_parcel(takeover->shared->vault, index))) {
+		bool grows = parcel->state != PARCEL_SEALED;
+
+		message->parcels[message->n_parcels++] = *index << 1 | grows;
+		fds[message->n_fds++] = parcel->store_fd;
+		if (grows)
+			fds[message->n_fds++] = parcel->send_fd;
+		(*index)++;
+	}
+}
+
+/*
+ * Passes the parcels that the successor has not been given. Returns 0 or a negative
+ * errno: -EAGAIN if it has not read what it was told before, and has to be told again.
+ */
+static int tell_parcels(struct takeover *takeover)
+{
+	uint32_t index = 0;
+
+	for (;;) {
 		struct handover message = {.type = HANDOVER_PARCELS};
 		int fds[HANDOVER_FDS_MAX], r;
 
-		while (message.n_fds < HANDOVER_FDS_MAX - 1 &&
-		       (parcel = give_next_parcel(takeover->shared->vault, &index))) {
-			bool grows = parcel->state != PARCEL_SEALED;
-
-			message.parcels[message.n_parcels++] = index << 1 | grows;
-			fds[message.n_fds++] = parcel->store_fd;
-			if (grows)
-				fds[message.n_fds++] = parcel->send_fd;
-		}
-		r = message.n_fds > 0 ? handover_send(takeover->socket, &message, fds)
-				      : 0;
+		add_parcels(takeover, &message, fds, &index);
+		if (message.n_parcels == 0)
+			return 0;
+		r = handover_send(takeover->socket, &message, fds);
 		if (r < 0)
 			return r;
-	} while (parcel);
-	return 0;
+		for (uint32_t i = 0; i < message.n_parcels; i++)
+			give_note_passed(takeover->shared->vault,
+					 message.parcels[i] >> 1);
+		takeover->n_parcels += message.n_parcels;
+	}
 }
 
 static int tell_state(struct takeover *takeover)
@@ -332,6 +351,7 @@ static int tell_state(struct takeover *takeover)
 		r = tell_listeners(takeover);
 	if (r == 0)
 		r = tell_parcels(takeover);
+	takeover->n_parcels_told = takeover->n_parcels;
 	return r < 0 ? r : tell(takeover, HANDOVER_END_OF_STATE, 0, NULL, 0);
 }
 
@@ -420,15 +440,31 @@ static void hand_over_if_settled(struct takeover *takeover)
 		fail(takeover, "a worker of the old process did not stop in time");
 }
 
+/* Whether all of the last one has gone. */
+static bool is_free(struct takeover *takeover)
+{
+	siginfo_t info;
+
+	if (takeover->pid != 0)
+		return false;
+	if (takeover->unreaped != 0 && !reap(takeover->unreaped, &info))
+		return false;
+	takeover->unreaped = 0;
+	return true;
+}
+
 void takeover_look(struct takeover *takeover)
 {
 	int r;
 
+	(void)is_free(takeover); /* reaps what the last one has left */
 	if (takeover->pid == 0)
 		return;
 	r = tell_parcels(takeover);
-	if (r < 0)
+	if (r < 0 && r != -EAGAIN)
 		fail_sending(takeover, r);
+	else if (takeover->n_parcels - takeover->n_parcels_told > TAKEOVER_PARCELS_MAX)
+		fail(takeover, "too many connections have come and gone meanwhile");
 	else
 		hand_over_if_settled(takeover);
 }
@@ -451,7 +487,10 @@ static int on_message(sd_event_source *source, int fd, uint32_t events, void *us
 		return 0;
 	}
 	if (r < 0) {
-		fail(takeover, "the new process made no sense");
+		fail(takeover,
+		     r == -EPROTO
+			     ? "the new process speaks another version of the handover"
+			     : "the new process made no sense");
 		return 0;
 	}
 	handover_close_fds(&message, fds);
@@ -510,19 +549,6 @@ static int refuse(struct takeover *takeover, int r, const char **ret_why,
 	return r;
 }
 
-/* Whether all of the last one has gone. */
-static bool is_free(struct takeover *takeover)
-{
-	siginfo_t info;
-
-	if (takeover->pid != 0)
-		return false;
-	if (takeover->unreaped != 0 && !reap(takeover->unreaped, &info))
-		return false;
-	takeover->unreaped = 0;
-	return true;
-}
-
 static int start(struct takeover *takeover, const char *program, char *const arguments[])
 {
 	int r;
@@ -562,10 +588,10 @@ int takeover_begin(struct takeover *takeover, char *const command_line[],
 		return refuse(takeover, r, ret_why, "%s can't be started: %s", program,
 			      strerror(-r));
 	r = tell_state(takeover);
-	if (r == 0)
-		r = add_sources(takeover);
 	if (r < 0)
 		fail_sending(takeover, r);
+	else if ((r = add_sources(takeover)) < 0)
+		fail(takeover, strerror(-r));
 	return 0;
 }
 

@@ -31,6 +31,12 @@ struct takeover;
 /* How long a successor that has failed or was killed may take to be gone. */
 #define TAKEOVER_END_USEC_MAX (1 * USEC_PER_SEC)
 
+/*
+ * Parcels that may be made while a successor gets ready: nothing is swept meanwhile, and
+ * what was parked in them counts against the limit of files in flight.
+ */
+#define TAKEOVER_PARCELS_MAX 64u
+
 enum takeover_result {
 	TAKEOVER_DONE,        /* the successor serves: leave */
 	TAKEOVER_ROLLED_BACK, /* this process serves on */
@@ -42,8 +48,8 @@ enum takeover_result {
 /*
  * ended is called when a takeover that has begun is over: with its result, the pid of the
  * successor, and why where the result is not TAKEOVER_DONE. It is called from the event
- * loop. arguments: the command line of this process, borrowed for ever. Returns 0 or a
- * negative errno.
+ * loop, or from within takeover_begin(). arguments: the command line of this process,
+ * borrowed for ever. Returns 0 or a negative errno.
  */
 int takeover_new(struct shared *shared, sd_event *event, char *arguments[],
 		 void (*ended)(void *userdata, enum takeover_result result, pid_t pid,

@@ -212,6 +212,22 @@ int worker_sort_idle(struct worker *worker)
 	return 0;
 }
 
+void worker_place_idle(struct worker *worker, struct connection *connection)
+{
+	struct connection *before;
+
+	if (connection->timer_list != &worker->idle)
+		return;
+	TAILQ_REMOVE(&worker->idle, connection, timer_entry);
+	TAILQ_FOREACH_REVERSE(before, &worker->idle, connection_list, timer_entry)
+	if (before->active_usec <= connection->active_usec)
+		break;
+	if (before)
+		TAILQ_INSERT_AFTER(&worker->idle, before, connection, timer_entry);
+	else
+		TAILQ_INSERT_HEAD(&worker->idle, connection, timer_entry);
+}
+
 static uint64_t min_usec(uint64_t a, uint64_t b)
 {
 	return a < b ? a : b;

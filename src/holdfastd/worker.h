@@ -133,6 +133,9 @@ void worker_clear_timer(struct worker *worker, struct connection *connection);
  * 0 or -ENOMEM. */
 int worker_sort_idle(struct worker *worker);
 
+/* Puts one into its place there. */
+void worker_place_idle(struct worker *worker, struct connection *connection);
+
 /* Frees the memory of the closed ones, which no event names any more. */
 void worker_free_closed(struct worker *worker);
 

@@ -42,8 +42,9 @@ struct restart {
 	bool is_asked;   /* a restart was asked for: it takes place at once */
 	bool is_leaving; /* no restart any more */
 	/*
-	 * There are stored fds: no exit status is a reason to leave. A service that refuses
-	 * its command line after a mistake in it must not cost what it held before.
+	 * There are stored fds: no exit status is a reason to leave. A service that
+	 * refuses its command line after a mistake in it must not cost what it held
+	 * before.
 	 */
 	bool is_holding;
 };

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/fd.h"
+#include "base/socket.h"
 
 /* Grows while the other process serves, and is its word. */
 static uint32_t n_slots_used(const struct vault *vault)
@@ -83,45 +84,106 @@ static bool is_later(uint32_t generation, uint32_t than)
 static void forget(struct vault *vault, uint32_t slot)
 {
 	struct adopted_entry *known = &vault->adopted[slot];
-	uint32_t location = vault->locations[slot];
+	uint32_t location = atomic_exchange(&vault->locations[slot], 0);
 
 	for (int i = 0; i < known->n_fds; i++)
 		(void)fd_close(known->fds[i]);
 	known->n_fds = 0;
 	if (location != 0)
-		vault->parcels[location - 1].n_dead++;
-	vault->locations[slot] = 0;
+		vault_entry_died(vault, location);
 }
 
-/*
- * An entry counts if it is the latest of its slot, and no older than the slot's record:
- * its generation is there a moment before the record says so. (Whether it has been
- * outlived is adopt_take()'s to see.)
- */
-static bool is_news(const struct vault *vault, const struct label *label)
-{
-	uint32_t slot = label->slot;
-
-	if (is_later(vault->ledger.slots[slot].generation, label->generation))
-		return false;
-	return vault->locations[slot] == 0 ||
-	       is_later(label->generation, vault->adopted[slot].generation);
-}
-
+/* Takes the fds of a slot's valid entry over. */
 static void note_entry(struct vault *vault, uint32_t index, struct parcel_entry *entry)
 {
-	struct adopted_entry *known = &vault->adopted[entry->label.slot];
+	uint32_t slot = entry->label.slot;
+	struct adopted_entry *known = &vault->adopted[slot];
 
-	forget(vault, entry->label.slot);
+	forget(vault, slot);
 	for (int i = 0; i < PARCEL_FDS_MAX; i++)
 		known->fds[i] = take_fd(&entry->fds[i]);
 	known->n_fds = entry->n_fds;
 	known->kind = entry->label.kind;
 	known->generation = entry->label.generation;
-	vault->locations[entry->label.slot] = index + 1;
+	vault->locations[slot] = index + 1;
 	/* Its slot may have been looked at before its parcel was here */
-	vault->notes[entry->label.slot / CHANGES_SLOTS_PER_WORD] |=
-		UINT64_C(1) << entry->label.slot % CHANGES_SLOTS_PER_WORD;
+	vault->notes[slot / CHANGES_SLOTS_PER_WORD] |= UINT64_C(1)
+						       << slot % CHANGES_SLOTS_PER_WORD;
+}
+
+/*
+ * A label is put a moment before its generation becomes the record's: until then the
+ * entry before it is the valid one. If the process died within that moment, it stays so.
+ */
+static int keep_early(struct vault *vault, uint32_t index, struct parcel_entry *entry)
+{
+	struct early_entry *larger =
+		reallocarray(vault->early, vault->n_early + 1, sizeof(*larger));
+
+	if (!larger)
+		return -ENOMEM;
+	vault->early = larger;
+	vault->early[vault->n_early++] =
+		(struct early_entry){.entry = *entry, .parcel = index};
+	for (int i = 0; i < PARCEL_FDS_MAX; i++)
+		entry->fds[i] = -EBADF;
+	return 0;
+}
+
+static void note_early_entries(struct vault *vault)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < vault->n_early; i++) {
+		struct early_entry *early = &vault->early[i];
+		uint32_t slot = early->entry.label.slot;
+		uint32_t generation = vault->ledger.slots[slot].generation;
+
+		if (is_later(early->entry.label.generation, generation)) {
+			vault->early[n++] = *early;
+			continue;
+		}
+		if (early->entry.label.generation == generation)
+			note_entry(vault, early->parcel, &early->entry);
+		else
+			vault_entry_died(vault, early->parcel + 1);
+		parcel_entry_done(&early->entry);
+	}
+	vault->n_early = n;
+}
+
+static void forget_early_entries(struct vault *vault)
+{
+	for (uint32_t i = 0; i < vault->n_early; i++) {
+		vault_entry_died(vault, vault->early[i].parcel + 1);
+		parcel_entry_done(&vault->early[i].entry);
+	}
+	free(vault->early);
+	vault->early = NULL;
+	vault->n_early = 0;
+}
+
+/* Of an entry that was cut short of its meaning nothing is taken: its parcel goes with
+ * the sweeping, and its fds with it. */
+static int judge(struct vault *vault, uint32_t index, struct parcel_entry *entry)
+{
+	const struct label *label = &entry->label;
+	uint32_t generation;
+
+	if (!label_is_sane(label, vault->n_adopted)) {
+		vault_entry_died(vault, index + 1);
+		return 0;
+	}
+	generation = vault->ledger.slots[label->slot].generation;
+	if (is_later(label->generation, generation))
+		return keep_early(vault, index, entry);
+	if (label->generation == generation &&
+	    (vault->locations[label->slot] == 0 ||
+	     vault->adopted[label->slot].generation != generation))
+		note_entry(vault, index, entry);
+	else
+		vault_entry_died(vault, index + 1);
+	return 0;
 }
 
 static int peek_entries(struct vault *vault, uint32_t index)
@@ -134,19 +196,16 @@ static int peek_entries(struct vault *vault, uint32_t index)
 
 		if (r == PARCEL_CROWDED)
 			return -EMFILE;
-		if (r <= 0)
+		/* -EBADMSG: what is behind it can't be reached, by no process */
+		if (r == PARCEL_END || r == -EBADMSG)
+			return 0;
+		if (r < 0)
 			return r;
-		if (r == PARCEL_DAMAGED ||
-		    !label_is_sane(&entry.label, vault->n_adopted)) {
-			parcel_entry_done(&entry);
-			return -EBADMSG;
-		}
 		parcel->n_entries++;
-		if (is_news(vault, &entry.label))
-			note_entry(vault, index, &entry);
-		else
-			parcel->n_dead++;
+		r = judge(vault, index, &entry);
 		parcel_entry_done(&entry);
+		if (r < 0)
+			return r;
 	}
 }
 
@@ -173,15 +232,30 @@ static int peek_parcels(struct vault *vault)
 
 /* ---- looking ---- */
 
-static int tell_changed(uint64_t notes, uint32_t first_slot,
-			int (*changed)(void *userdata, uint32_t slot), void *userdata)
+static void drop_noted(struct vault *vault, uint32_t word,
+		       const struct follower *follower, void *userdata)
 {
+	for (uint64_t notes = vault->notes[word]; notes != 0; notes &= notes - 1)
+		follower->drop(userdata, word * CHANGES_SLOTS_PER_WORD +
+						 (uint32_t)__builtin_ctzll(notes));
+}
+
+static int take_noted(struct vault *vault, uint32_t word, const struct follower *follower,
+		      void *userdata)
+{
+	uint64_t notes = vault->notes[word];
 	int n = 0;
 
+	vault->notes[word] = 0;
 	for (; notes != 0; notes &= notes - 1) {
-		uint32_t slot = first_slot + (uint32_t)__builtin_ctzll(notes);
-		int r = changed(userdata, slot);
+		uint32_t slot =
+			word * CHANGES_SLOTS_PER_WORD + (uint32_t)__builtin_ctzll(notes);
+		int r;
 
+		/* What has ended need not be kept open until we serve */
+		if (vault->ledger.slots[slot].state == SLOT_FREE)
+			forget(vault, slot);
+		r = follower->take(userdata, slot);
 		if (r < 0)
 			return r;
 		n++;
@@ -195,51 +269,35 @@ static int tell_changed(uint64_t notes, uint32_t first_slot,
  * slot's note is after its being taken, and there is another look. What is found by the
  * peek is looked at in any case.
  */
-int follow_look(struct vault *vault, int (*changed)(void *userdata, uint32_t slot),
-		void *userdata)
+int follow_look(struct vault *vault, const struct follower *follower, void *userdata)
 {
+	uint32_t n_words;
 	int n = 0, r;
 
 	for (uint32_t i = 0; i < n_words_used(vault); i++)
 		vault->notes[i] |= changes_take(&vault->changes, i);
 	r = peek_parcels(vault);
-	for (uint32_t i = 0; r >= 0 && i < n_words_used(vault); i++) {
-		uint64_t notes = vault->notes[i];
-
-		vault->notes[i] = 0;
-		r = tell_changed(notes, i * CHANGES_SLOTS_PER_WORD, changed, userdata);
+	if (r < 0)
+		return r;
+	note_early_entries(vault);
+	n_words = n_words_used(vault);
+	for (uint32_t i = 0; i < n_words; i++)
+		drop_noted(vault, i, follower, userdata);
+	for (uint32_t i = 0; i < n_words; i++) {
+		r = take_noted(vault, i, follower, userdata);
+		if (r < 0)
+			return r;
 		n += r;
 	}
-	return r < 0 ? r : n;
+	return n;
 }
 
 /* ---- the end ---- */
 
-static int free_untaken(struct vault *vault)
-{
-	uint32_t n = n_slots_used(vault);
-	uint32_t *slots = calloc(n + 1, sizeof(*slots)), n_free = 0;
-	int r;
-
-	if (!slots)
-		return -ENOMEM;
-	/* The last of the list is the first to be used: low slots, on memory in use */
-	for (uint32_t slot = n; slot-- > 0;) {
-		if (vault->adopted[slot].n_fds == ADOPTED_TAKEN)
-			continue;
-		if (vault->ledger.slots[slot].state != SLOT_FREE)
-			ledger_slot_clear(&vault->ledger.slots[slot]);
-		forget(vault, slot);
-		slots[n_free++] = slot;
-	}
-	r = vault_return_slots(vault, slots, n_free);
-	free(slots);
-	return r;
-}
-
 /* Empty parcels go on as spares; those that have entries are for sweeping to merge. */
-static void hand_out_empty(struct vault *vault)
+void follow_go_on(struct vault *vault)
 {
+	forget_early_entries(vault);
 	pthread_mutex_lock(&vault->lock);
 	for (uint32_t i = 0; i < vault->parcels_end; i++) {
 		struct vault_parcel *parcel = &vault->parcels[i];
@@ -256,13 +314,33 @@ static void hand_out_empty(struct vault *vault)
 	pthread_mutex_unlock(&vault->lock);
 }
 
-int follow_done(struct vault *vault)
+/* Returns whether it was a live connection. */
+static bool free_untaken(struct vault *vault, uint32_t slot)
 {
-	int r = free_untaken(vault);
+	struct ledger_slot *record = &vault->ledger.slots[slot];
+	bool was_connection = record->state == SLOT_CONNECTION;
 
-	hand_out_empty(vault);
+	/* To be closed would be an end to its peers */
+	for (int i = 0; was_connection && i < vault->adopted[slot].n_fds; i++)
+		socket_abort(vault->adopted[slot].fds[i]);
+	if (record->state != SLOT_FREE)
+		ledger_slot_clear(record);
+	forget(vault, slot);
+	/* Without memory it is free again at the next start */
+	(void)vault_return_slots(vault, &slot, 1);
+	return was_connection;
+}
+
+uint32_t follow_done(struct vault *vault, uint32_t n_slots)
+{
+	uint32_t n_reset = 0;
+
+	/* The last of the free ones is the first to be used: low slots, on memory in use */
+	for (uint32_t slot = n_slots; slot-- > 0;)
+		if (vault->adopted[slot].n_fds != ADOPTED_TAKEN)
+			n_reset += free_untaken(vault, slot);
 	free(vault->adopted);
 	vault->adopted = NULL;
 	vault->n_adopted = 0;
-	return r;
+	return n_reset;
 }

@@ -31,22 +31,36 @@ int follow_begin(struct vault *vault, int ledger_fd, int changes_fd);
  */
 int follow_add_parcel(struct vault *vault, uint32_t index, int send_fd, int store_fd);
 
+struct follower {
+	/* What was made of slot is no longer so: to be given back (adopt_give_back()). */
+	void (*drop)(void *userdata, uint32_t slot);
+	/* The slot as it is now, to be taken (adopt_take()). Returns 0, or a negative
+	 * errno to end the look with. */
+	int (*take)(void *userdata, uint32_t slot);
+};
+
 /*
- * Looks at what has changed since the last look (at first: at everything), and calls
- * changed() for each slot whose record or fds may have. changed() may return a negative
- * errno to end the look with. Returns the number of those slots, -EBADMSG for an entry
- * that makes no sense, -EMFILE without room for the fds, or what changed() has returned.
+ * Looks at what has changed since the last look (at first: at everything): drops each
+ * slot whose record or fds may have changed, then takes each of them. All are dropped
+ * before the first is taken, since things change hands: the pipe of one connection is
+ * another's now. Returns the number of those slots, -EMFILE without room for the fds,
+ * -ENOMEM, or what take() has returned.
  */
-int follow_look(struct vault *vault, int (*changed)(void *userdata, uint32_t slot),
-		void *userdata);
+int follow_look(struct vault *vault, const struct follower *follower, void *userdata);
 
 /* Asks for another look at slot. */
 void follow_note(struct vault *vault, uint32_t slot);
 
 /*
- * This process serves now: frees what nobody has taken, makes the free slots and the
- * parcels that have room available. The vault stays VAULT_STILL until the service manager
- * listens to this process. Returns 0 or -ENOMEM (slots are lost then until the next
- * adopt).
+ * This process serves now: makes the empty parcels available. The vault stays VAULT_STILL
+ * until the service manager listens to this process.
  */
-int follow_done(struct vault *vault);
+void follow_go_on(struct vault *vault);
+
+/*
+ * The rest of it, which may be done while the workers run: frees what nobody has taken,
+ * and makes the free slots available. n_slots: how many were in use at follow_go_on();
+ * those above are the workers'. Returns the number of live connections that it had to
+ * reset, since there was nothing to be taken.
+ */
+uint32_t follow_done(struct vault *vault, uint32_t n_slots);

@@ -38,18 +38,22 @@ static bool is_stored(const struct vault_parcel *parcel)
 	return false;
 }
 
-const struct vault_parcel *give_next_parcel(struct vault *vault, uint32_t *ret_index)
+const struct vault_parcel *give_next_parcel(struct vault *vault, uint32_t *index)
 {
-	for (uint32_t i = 0; i < vault->parcels_end; i++) {
-		struct vault_parcel *parcel = &vault->parcels[i];
+	for (uint32_t i = *index; i < vault->parcels_end; i++) {
+		const struct vault_parcel *parcel = &vault->parcels[i];
 
 		if (parcel->is_passed || !is_stored(parcel))
 			continue;
-		parcel->is_passed = true;
-		*ret_index = i;
+		*index = i;
 		return parcel;
 	}
 	return NULL;
+}
+
+void give_note_passed(struct vault *vault, uint32_t index)
+{
+	vault->parcels[index].is_passed = true;
 }
 
 bool give_settle(struct vault *vault)

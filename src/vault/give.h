@@ -23,11 +23,14 @@
 int give_begin(struct vault *vault);
 
 /*
- * The next parcel that the successor has not been given, marked as given, or NULL. To be
- * asked for until NULL at first, and again whenever parcels were made. *ret_index: its
- * number. Its fds are borrowed; send_fd is -EBADF where nothing more will be put into it.
+ * The next parcel from number *index on that the successor has not been given, or NULL.
+ * To be asked for until NULL at first, and again whenever parcels were made. *index: its
+ * number then. Its fds are borrowed; nothing more will be put into a sealed one.
  */
-const struct vault_parcel *give_next_parcel(struct vault *vault, uint32_t *ret_index);
+const struct vault_parcel *give_next_parcel(struct vault *vault, uint32_t *index);
+
+/* Notes that the successor has parcel number index. */
+void give_note_passed(struct vault *vault, uint32_t index);
 
 /*
  * Stops uploading. Returns whether the manager has answered about each parcel; if not,

@@ -96,6 +96,9 @@ struct vault *vault_free(struct vault *vault)
 	ledger_done(&vault->ledger);
 	changes_done(&vault->changes);
 	free(vault->notes);
+	for (uint32_t i = 0; i < vault->n_early; i++)
+		parcel_entry_done(&vault->early[i].entry);
+	free(vault->early);
 	if (vault->locations)
 		(void)munmap(vault->locations,
 			     sizeof(*vault->locations) * LEDGER_SLOTS_MAX);

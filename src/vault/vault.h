@@ -70,6 +70,12 @@ struct vault_parcel {
 	bool is_passed;             /* main thread: the successor of a takeover has it */
 };
 
+/* An entry that was put, but is not its slot's valid one yet; it owns its fds. */
+struct early_entry {
+	struct parcel_entry entry;
+	uint32_t parcel;
+};
+
 struct vault {
 	struct ledger ledger;
 	struct vault_parcel parcels[VAULT_PARCELS_MAX];
@@ -106,7 +112,10 @@ struct vault {
 	/* Shared: where workers note what they change, NULL but for a takeover. */
 	_Atomic(struct changes *) noting;
 	struct changes changes;
-	uint64_t *notes; /* follow.c: those that were taken */
+	/* follow.c: notes that were taken, and entries whose time has not come */
+	uint64_t *notes;
+	struct early_entry *early;
+	uint32_t n_early;
 
 	/* What adopt found, by slot, until it is taken: see adopt.h. */
 	struct adopted_entry *adopted;

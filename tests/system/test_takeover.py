@@ -20,10 +20,9 @@ from questions import echoes
 PAUSED = r"Took over (\d+) connections with \d+ pending bytes from pid (\d+), refused 0; they paused for (\S+) ms"
 FAILED = r"The takeover by pid \d+ has failed: (.*)\. Pid (\d+) goes on"
 
-# As struct handover and enum handover_type of src/holdfastd/handover.h
+# As struct handover of src/holdfastd/handover.h
 HANDOVER = struct.Struct("=IIIIQQ1008x")
-HANDOVER_VERSION = 1
-HANDOVER_READY = 5
+HEADER = (stages.source_directory() / "src/holdfastd/handover.h").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -119,7 +118,7 @@ BAD = {
     "crashes": (as_script("kill -SEGV $$"), "was killed by signal 11"),
     "hangs": (as_script("exec sleep 1000"), "was not ready after 300 ms"),
     "hangs up": (as_script("exec sleep 1000 3>&-"), "hung up"),
-    "speaks": (as_script("printf nonsense >&3; exec sleep 1000"), "made no sense"),
+    "speaks": (as_script("printf nonsense >&3; exec sleep 1000"), "another version of the handover"),
     "not a program": (lambda content: b"\x7fELF", "Exec format error"),
     "another architecture": (as_another_architecture, "Exec format error"),
 }
@@ -204,7 +203,9 @@ def test_program_that_hangs_when_it_is_told_to_go_changes_nothing(stage, program
     """It has said that it is ready; the old one has stopped, and goes on after a second."""
     instance = stage.start("echo", **program)
     path = instance.program_path()
-    ready = HANDOVER.pack(HANDOVER_VERSION, HANDOVER_READY, 0, 0, 0, 0)
+    version = int(re.search(r"#define HANDOVER_VERSION (\d+)u", HEADER)[1])
+    types = re.findall(r"^\t(HANDOVER_[A-Z_]+)(?: = 1)?,", HEADER, re.MULTILINE)
+    ready = HANDOVER.pack(version, 1 + types.index("HANDOVER_READY"), 0, 0, 0, 0)
     message = path.with_name("ready")
     message.write_bytes(ready)
     with serving_stream(instance) as stream_goes_on:
