@@ -85,7 +85,9 @@ struct pool_pipe *recover_take_pipe(struct worker *worker, slot_ref ref)
 	struct pool_pipe *pipe = NULL;
 	struct adopted_entry entry;
 
-	if (ref == 0 || vault->ledger.slots[slot].state != SLOT_PIPE ||
+	/* A record is what another process wrote, and may be damaged */
+	if (ref == 0 || slot >= vault->n_adopted ||
+	    vault->ledger.slots[slot].state != SLOT_PIPE ||
 	    vault->ledger.slots[slot].generation != slot_ref_generation(ref) ||
 	    !adopt_take(vault, slot, &entry))
 		return NULL;

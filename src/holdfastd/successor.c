@@ -29,7 +29,8 @@ struct successor {
 
 	/* By slot, as of the last look */
 	struct connection **connections;
-	bool *is_refused; /* can't be continued exactly, as far as is to be seen */
+	uint32_t *generations; /* of the fds that they have */
+	bool *is_refused;      /* can't be continued exactly, as far as is to be seen */
 	uint32_t n_connections;
 	uint32_t n_refused;
 	uint64_t pending_bytes;
@@ -220,8 +221,9 @@ int successor_new(int socket, struct vault *vault, struct successor **ret_succes
 	n_slots = vault->ledger.header->n_slots;
 	/* Memory is given by the page when touched: most slots are never used */
 	successor->connections = calloc(n_slots, sizeof(*successor->connections));
+	successor->generations = calloc(n_slots, sizeof(*successor->generations));
 	successor->is_refused = calloc(n_slots, sizeof(*successor->is_refused));
-	if (!successor->connections || !successor->is_refused)
+	if (!successor->connections || !successor->generations || !successor->is_refused)
 		return fail_state(successor, -ENOMEM);
 	*ret_successor = successor;
 	return 0;
@@ -256,6 +258,7 @@ static void give_pipes_back(struct worker *worker, struct pool_pipe *pipes[LEDGE
 		if (!pipes[i])
 			continue;
 		slot = slot_ref_slot(pipes[i]->ref);
+		entry.generation = slot_ref_generation(pipes[i]->ref);
 		entry.fds[0] = pipe_pool_forget(&worker->pipes, pipes[i]);
 		adopt_give_back(worker->shared->vault, slot, &entry);
 	}
@@ -276,6 +279,7 @@ static void drop(struct successor *successor, uint32_t slot)
 	successor->n_connections--;
 	successor->pending_bytes -= connection_pending(connection);
 	connection_unprepare(connection, &entry, pipes);
+	entry.generation = successor->generations[slot];
 	adopt_give_back(successor->vault, slot, &entry);
 	give_pipes_back(worker_of(successor, slot), pipes);
 }
@@ -310,15 +314,28 @@ static int prepare(struct successor *successor, uint32_t slot,
 		pipes[i] = recover_take_pipe(worker, record->flows[i].pipe);
 	r = connection_prepare(worker, slot, entry, pipes, record->active_usec,
 			       &connection);
-	if (r == 0)
+	if (r == 0) {
+		successor->generations[slot] = entry->generation;
 		return keep(successor, slot, connection);
+	}
 	give_pipes_back(worker, pipes);
 	adopt_give_back(successor->vault, slot, entry);
 	if (r == -ENOMEM)
 		return r;
-	/* It may be half of a change; if it is still so at the end, it is refused */
+	/*
+	 * It may be half of a change, or its pipe be held by a connection of which the
+	 * note has come too late for this look: it is looked at again, and refused if it
+	 * is still so at the end
+	 */
+	follow_note(successor->vault, slot);
 	successor->is_refused[slot] = true;
 	successor->n_refused++;
+	return 0;
+}
+
+static int on_outdated(void *userdata, uint32_t slot)
+{
+	drop(userdata, slot);
 	return 0;
 }
 
@@ -327,7 +344,6 @@ static int on_changed(void *userdata, uint32_t slot)
 	struct successor *successor = userdata;
 	struct adopted_entry entry;
 
-	drop(successor, slot);
 	if (successor->vault->ledger.slots[slot].state != SLOT_CONNECTION ||
 	    !adopt_take(successor->vault, slot, &entry))
 		return 0;
@@ -337,7 +353,7 @@ static int on_changed(void *userdata, uint32_t slot)
 static int look(struct successor *successor)
 {
 	struct shared *shared = successor->shared;
-	int n = follow_look(successor->vault, on_changed, successor);
+	int n = follow_look(successor->vault, on_outdated, on_changed, successor);
 
 	for (unsigned i = 0; i < shared->n_workers; i++)
 		worker_free_closed(&shared->workers[i]);

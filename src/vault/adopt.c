@@ -465,8 +465,8 @@ void adopt_give_back(struct vault *vault, uint32_t slot,
 {
 	struct adopted_entry *known = &vault->adopted[slot];
 
-	/* Else there are later ones */
-	if (known->n_fds == ADOPTED_TAKEN) {
+	/* Else there are later ones, which somebody may have taken as well */
+	if (known->n_fds == ADOPTED_TAKEN && known->generation == entry->generation) {
 		memcpy(known->fds, entry->fds, sizeof(known->fds));
 		known->n_fds = entry->n_fds;
 		return;

@@ -165,19 +165,22 @@ static int peek_parcels(struct vault *vault)
 
 /* ---- looking ---- */
 
-static int tell_changed(uint64_t notes, uint32_t first_slot,
-			int (*changed)(void *userdata, uint32_t slot), void *userdata)
+/* Calls what for each slot that was noted, until it fails. Returns how many there are. */
+static int for_each_noted(const struct vault *vault,
+			  int (*what)(void *userdata, uint32_t slot), void *userdata)
 {
+	uint32_t n_words = n_slots_used(vault) / CHANGES_SLOTS_PER_WORD + 1;
 	int n = 0;
 
-	for (; notes != 0; notes &= notes - 1) {
-		uint32_t slot = first_slot + (uint32_t)__builtin_ctzll(notes);
-		int r = changed(userdata, slot);
+	for (uint32_t i = 0; i < n_words; i++)
+		for (uint64_t notes = vault->notes[i]; notes != 0; notes &= notes - 1) {
+			uint32_t first = i * CHANGES_SLOTS_PER_WORD;
+			int r = what(userdata, first + (uint32_t)__builtin_ctzll(notes));
 
-		if (r < 0)
-			return r;
-		n++;
-	}
+			if (r < 0)
+				return r;
+			n++;
+		}
 	return n;
 }
 
@@ -186,21 +189,18 @@ static int tell_changed(uint64_t notes, uint32_t first_slot,
  * what a record names has been put before, and if it was put after the peek, then the
  * slot's note is after its being taken, and there is another look.
  */
-int follow_look(struct vault *vault, int (*changed)(void *userdata, uint32_t slot),
-		void *userdata)
+int follow_look(struct vault *vault, int (*outdated)(void *userdata, uint32_t slot),
+		int (*changed)(void *userdata, uint32_t slot), void *userdata)
 {
 	uint32_t n_words = n_slots_used(vault) / CHANGES_SLOTS_PER_WORD + 1;
-	int n = 0, r;
+	int r;
 
 	for (uint32_t i = 0; i < n_words; i++)
 		vault->notes[i] = changes_take(&vault->changes, i);
 	r = peek_parcels(vault);
-	for (uint32_t i = 0; r >= 0 && i < n_words; i++) {
-		r = tell_changed(vault->notes[i], i * CHANGES_SLOTS_PER_WORD, changed,
-				 userdata);
-		n += r;
-	}
-	return r < 0 ? r : n;
+	if (r == 0)
+		r = for_each_noted(vault, outdated, userdata);
+	return r < 0 ? r : for_each_noted(vault, changed, userdata);
 }
 
 /* ---- the end ---- */

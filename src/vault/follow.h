@@ -32,13 +32,18 @@ int follow_begin(struct vault *vault, int ledger_fd, int changes_fd);
 int follow_add_parcel(struct vault *vault, uint32_t index, int send_fd, int store_fd);
 
 /*
- * Looks at what has changed since the last look (at first: at everything), and calls
- * changed() for each slot whose record or fds may have. changed() may return a negative
- * errno to end the look with. Returns the number of those slots, -EBADMSG for an entry
- * that makes no sense, -EMFILE without room for the fds, or what changed() has returned.
+ * Looks at what has changed since the last look (at first: at everything): calls
+ * outdated() for each slot whose record or fds may have changed, which is to give back
+ * what was taken for it (adopt_give_back()), and when that is done for all of them,
+ * changed() for each, which may take what it finds. In this order, since a pipe that one
+ * connection has let go another may have by now.
+ *
+ * Both may return a negative errno to end the look with. Returns the number of those
+ * slots, -EBADMSG for an entry that makes no sense, -EMFILE without room for the fds, or
+ * what they have returned.
  */
-int follow_look(struct vault *vault, int (*changed)(void *userdata, uint32_t slot),
-		void *userdata);
+int follow_look(struct vault *vault, int (*outdated)(void *userdata, uint32_t slot),
+		int (*changed)(void *userdata, uint32_t slot), void *userdata);
 
 /* Asks for another look at slot. */
 void follow_note(struct vault *vault, uint32_t slot);

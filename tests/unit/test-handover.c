@@ -103,7 +103,7 @@ static void fill(struct handover *message, uint32_t n_fds, uint32_t n_parcels)
 static void expect_round_trip(const struct ends *ends, uint32_t n_fds)
 {
 	struct handover sent, message;
-	int sent_fds[HANDOVER_FDS_MAX], fds[HANDOVER_FDS_MAX];
+	int sent_fds[HANDOVER_FDS_MAX] = {0}, fds[HANDOVER_FDS_MAX];
 
 	fill(&sent, n_fds, n_fds);
 	for (uint32_t i = 0; i < n_fds; i++)
