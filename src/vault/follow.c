@@ -114,6 +114,9 @@ static void note_entry(struct vault *vault, uint32_t index, struct parcel_entry 
 	known->kind = entry->label.kind;
 	known->generation = entry->label.generation;
 	vault->locations[entry->label.slot] = index + 1;
+	/* Its parcel may have been passed after its note was taken */
+	vault->notes[entry->label.slot / CHANGES_SLOTS_PER_WORD] |=
+		UINT64_C(1) << entry->label.slot % CHANGES_SLOTS_PER_WORD;
 }
 
 static int peek_entries(struct vault *vault, uint32_t index)
@@ -187,7 +190,8 @@ static int for_each_noted(const struct vault *vault,
 /*
  * The notes are taken before the parcels are peeked, and the records are read after: so
  * what a record names has been put before, and if it was put after the peek, then the
- * slot's note is after its being taken, and there is another look.
+ * slot's note is after its being taken, and there is another look. What was put into a
+ * parcel that has not been passed yet is told when its entry is found.
  */
 int follow_look(struct vault *vault, int (*outdated)(void *userdata, uint32_t slot),
 		int (*changed)(void *userdata, uint32_t slot), void *userdata)
