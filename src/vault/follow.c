@@ -91,13 +91,18 @@ static void forget(struct vault *vault, uint32_t slot)
 /*
  * An entry counts if it is the latest of its slot, and no older than the slot's record:
  * its generation is there a moment before the record says so. (Whether it has been
- * outlived is adopt_take()'s to see.)
+ * outlived is adopt_take()'s to see.) But in a parcel that nothing is added to, each put
+ * was over before it was passed: what is later than its record there was put by a process
+ * that died before it could say so.
  */
-static bool is_news(const struct vault *vault, const struct label *label)
+static bool is_news(const struct vault *vault, uint32_t index, const struct label *label)
 {
 	uint32_t slot = label->slot;
+	uint32_t generation = vault->ledger.slots[slot].generation;
 
-	if (is_later(vault->ledger.slots[slot].generation, label->generation))
+	if (is_later(generation, label->generation))
+		return false;
+	if (generation != label->generation && vault->parcels[index].send_fd < 0)
 		return false;
 	return vault->locations[slot] == 0 ||
 	       is_later(label->generation, vault->adopted[slot].generation);
@@ -132,12 +137,12 @@ static int peek_entries(struct vault *vault, uint32_t index)
 		if (r <= 0)
 			return r;
 		if (r == PARCEL_DAMAGED ||
-		    !label_is_sane(&entry.label, vault->n_adopted)) {
+		    !label_is_sane(&entry.label, n_slots_used(vault))) {
 			parcel_entry_done(&entry);
 			return -EBADMSG;
 		}
 		parcel->n_entries++;
-		if (is_news(vault, &entry.label))
+		if (is_news(vault, index, &entry.label))
 			note_entry(vault, index, &entry);
 		else
 			parcel->n_dead++;
