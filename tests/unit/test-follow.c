@@ -486,8 +486,7 @@ static int current_parcel(const struct house *house)
 	return house->vault->parcels[house->packer.current].send_fd;
 }
 
-static void put_by_hand(const struct house *house, uint32_t slot, uint32_t generation,
-			int fd)
+static void put_into(int send_fd, uint32_t slot, uint32_t generation, int fd)
 {
 	struct label label = {
 		.version = LABEL_VERSION,
@@ -496,7 +495,13 @@ static void put_by_hand(const struct house *house, uint32_t slot, uint32_t gener
 		.generation = generation,
 	};
 
-	assert_int_equal(parcel_put(current_parcel(house), &label, &fd, 1), 0);
+	assert_int_equal(parcel_put(send_fd, &label, &fd, 1), 0);
+}
+
+static void put_by_hand(const struct house *house, uint32_t slot, uint32_t generation,
+			int fd)
+{
+	put_into(current_parcel(house), slot, generation, fd);
 }
 
 static void entry_is_kept_until_its_record_names_it(void **state)
@@ -517,6 +522,46 @@ static void entry_is_kept_until_its_record_names_it(void **state)
 	expect_taken(scene, slot, fds + 1, 1);
 	(void)close(fds[0]);
 	(void)close(fds[1]);
+}
+
+/* Parcels are read by their numbers, and the later entry may be in the lower one. */
+static void order_of_parcels_does_not_matter(void **state)
+{
+	struct scene *scene = *state;
+	struct house *house = scene->house;
+	int fds[2] = {token_new(1), token_new(2)};
+	uint32_t slot = house_park(house, fds, 1), generation;
+
+	assert_true(house->vault->locations[slot] > 1);
+	generation = packer_next_generation(&house->packer, slot);
+	put_into(house->vault->parcels[0].send_fd, slot, generation, fds[1]);
+	begin(scene);
+	(void)look(scene);
+	house->vault->ledger.slots[slot].generation = generation;
+	vault_note_change(house->vault, slot);
+	look_at(scene, slot);
+	expect_taken(scene, slot, fds + 1, 1);
+	(void)close(fds[0]);
+	(void)close(fds[1]);
+}
+
+static void what_was_outlived_is_not_kept(void **state)
+{
+	struct scene *scene = *state;
+	struct house *house = scene->house;
+	int token = token_new(1);
+	uint32_t slot = house_park(house, &token, 1), again;
+	unsigned n_fds;
+
+	packer_free_slot(&house->packer, slot);
+	assert_int_equal(packer_take_slot(&house->packer, &again), 0);
+	assert_int_equal(again, slot);
+	begin(scene);
+	n_fds = count_fds();
+	(void)look(scene);
+	assert_int_equal(count_fds(), n_fds);
+	packer_free_slot(&house->packer, slot);
+	(void)close(token);
 }
 
 static void generations_may_wrap(void **state)
@@ -1457,6 +1502,8 @@ int main(void)
 		TEST(entries_that_were_moved_are_found_once),
 		TEST(refusal_ends_the_look),
 		TEST(entry_is_kept_until_its_record_names_it),
+		TEST(order_of_parcels_does_not_matter),
+		TEST(what_was_outlived_is_not_kept),
 		TEST(generations_may_wrap),
 		TEST(unfinished_put_of_a_dead_process_does_not_count),
 		TEST(full_parcels_are_followed_by_others),
