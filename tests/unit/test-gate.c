@@ -88,6 +88,19 @@ static void stop_all(struct crowd *crowd)
 	assert_true(all_come(crowd));
 }
 
+/* They have all the time to go on, and do not. */
+static void expect_stopped(const struct crowd *crowd, unsigned n_yields)
+{
+	uint64_t before[WORKERS];
+
+	for (size_t i = 0; i < WORKERS; i++)
+		before[i] = crowd->members[i].n_steps;
+	while (n_yields-- > 0)
+		(void)sched_yield();
+	for (size_t i = 0; i < WORKERS; i++)
+		assert_int_equal(crowd->members[i].n_steps, before[i]);
+}
+
 static void open_gate_lets_pass(void **state)
 {
 	struct gate gate;
@@ -108,17 +121,10 @@ static void open_gate_lets_pass(void **state)
 static void workers_stop_and_go_on(void **state)
 {
 	struct crowd *crowd = crowd_new(false);
-	uint64_t before[WORKERS];
 
 	(void)state;
 	stop_all(crowd);
-	for (size_t i = 0; i < WORKERS; i++)
-		before[i] = crowd->members[i].n_steps;
-	/* They have all the time to go on, and do not */
-	for (unsigned i = 0; i < 100; i++)
-		(void)sched_yield();
-	for (size_t i = 0; i < WORKERS; i++)
-		assert_int_equal(crowd->members[i].n_steps, before[i]);
+	expect_stopped(crowd, 100);
 	gate_open(&crowd->gate);
 	crowd_free(crowd);
 }
@@ -143,6 +149,7 @@ static void each_sees_what_the_other_has_done(void **state)
 	(void)state;
 	for (uint64_t round = 1; round <= ROUNDS; round++) {
 		stop_all(crowd);
+		expect_stopped(crowd, 2);
 		for (size_t i = 0; i < WORKERS; i++) {
 			struct member *member = &crowd->members[i];
 
