@@ -5,9 +5,11 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -124,8 +126,9 @@ static void note_often(struct changes *changes, struct race *race, uint32_t firs
 		       uint32_t step)
 {
 	for (uint32_t round = 1; round <= ROUNDS; round++) {
-		while (race->round < round)
-			(void)sched_yield();
+		for (uint32_t n = 1; race->round < round; n++)
+			if (n % 256 == 0)
+				(void)sched_yield();
 		for (uint32_t slot = first; slot < RACED_SLOTS; slot += step) {
 			atomic_store_explicit(&race->values[slot], round,
 					      memory_order_relaxed);
@@ -159,6 +162,9 @@ static void take_all(struct changes *changes, struct race *race, uint32_t n)
 		do {
 			is_last = race->n_done == n * round;
 			take_into(changes, race, seen);
+			/* Noters are to meet each other, too */
+			if (!is_last)
+				(void)sched_yield();
 		} while (!is_last);
 		for (uint32_t slot = 0; slot < RACED_SLOTS; slot++)
 			assert_int_equal(seen[slot], round);
@@ -210,6 +216,8 @@ static void no_note_of_another_process_is_lost(void **state)
 	assert_int_equal(map_again(ours->fd, SLOTS, &theirs), 0);
 	child = must(fork());
 	if (child == 0) {
+		/* A test that fails leaves it alone */
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 		note_often(*state, race, 0, 1);
 		_exit(0);
 	}
@@ -217,6 +225,40 @@ static void no_note_of_another_process_is_lost(void **state)
 	(void)must(waitpid(child, NULL, 0));
 	changes_done(&theirs);
 	(void)munmap(race, sizeof(*race));
+}
+
+/* Two threads note slots of one word as fast as they can: neither wipes out the other's. */
+static void *note_and_look(void *userdata)
+{
+	const struct noter *noter = userdata;
+	_Atomic uint64_t *word = &noter->changes->words[0];
+	uint64_t bit = UINT64_C(1) << noter->index;
+	uint32_t n_lost = 0;
+
+	for (uint32_t i = 0; i < 50 * ROUNDS; i++) {
+		changes_note(noter->changes, noter->index);
+		n_lost += (atomic_fetch_and(word, ~bit) & bit) == 0;
+	}
+	return n_lost == 0 ? NULL : userdata;
+}
+
+static void notes_of_one_word_leave_each_other_alone(void **state)
+{
+	struct noter noters[NOTERS];
+	pthread_t threads[NOTERS];
+
+	for (uint32_t i = 0; i < NOTERS; i++) {
+		noters[i] = (struct noter){.changes = *state, .index = i};
+		assert_int_equal(pthread_create(&threads[i], NULL, note_and_look,
+						&noters[i]),
+				 0);
+	}
+	for (uint32_t i = 0; i < NOTERS; i++) {
+		void *lost;
+
+		assert_int_equal(pthread_join(threads[i], &lost), 0);
+		assert_null(lost);
+	}
 }
 
 /* ---- mapping ---- */
@@ -306,6 +348,7 @@ int main(void)
 		TEST(all_of_a_full_word_come_at_once),
 		TEST(no_note_of_a_thread_is_lost),
 		TEST(no_note_of_another_process_is_lost),
+		TEST(notes_of_one_word_leave_each_other_alone),
 		TEST(mapping_shares_the_notes),
 		TEST(another_number_of_slots_is_refused),
 		TEST(what_is_not_sealed_is_refused),

@@ -5,9 +5,11 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -510,6 +512,8 @@ static void of_two_processes_exactly_one_serves(void **state)
 	assert_true(race != MAP_FAILED);
 	child = must(fork());
 	if (child == 0) {
+		/* A test that fails leaves it alone */
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 		if (map_again(*state, &theirs) == 0)
 			take_each(&theirs, race);
 		_exit(0);

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -150,6 +151,8 @@ static void begin(struct scene *scene)
 			      pair));
 	scene->child = must(fork());
 	if (scene->child == 0) {
+		/* A test that fails leaves it alone */
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 		/* Else cmocka would go on with the next test in this process */
 		(void)signal(SIGSEGV, SIG_DFL);
 		(void)signal(SIGABRT, SIG_DFL);
