@@ -35,10 +35,12 @@ int handover_send(int fd, struct handover *message, const int *fds)
 		cmsg->cmsg_len = CMSG_LEN(fds_size);
 		memcpy(CMSG_DATA(cmsg), fds, fds_size);
 	}
-	/* All that is ever under way fits into the socket's buffer, so it need not wait */
+	/* All that is ever under way fits into the socket's buffer, so it need not wait.
+	 * ECONNRESET says, once, that the other one has left something unread: it has
+	 * gone, as the next try tells */
 	do
 		n = sendmsg(fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
-	while (n < 0 && errno == EINTR);
+	while (n < 0 && (errno == EINTR || errno == ECONNRESET));
 	return n < 0 ? -errno : 0;
 }
 
@@ -101,9 +103,10 @@ static int receive_now(int fd, struct handover *ret_message, int *ret_fds)
 	while (n < 0 && (errno == EINTR || errno == ECONNRESET));
 	if (n < 0)
 		return -errno;
-	if (n == 0)
-		return HANDOVER_GONE;
 	n_fds = take_fds(&header, ret_fds);
+	/* An empty message without fds looks like the end, and is none of ours either */
+	if (n == 0 && n_fds == 0 && !(header.msg_flags & MSG_CTRUNC))
+		return HANDOVER_GONE;
 	r = check(ret_message, n, n_fds, header.msg_flags);
 	if (r < 0)
 		for (uint32_t i = 0; i < n_fds; i++)

@@ -72,8 +72,9 @@ int vault_adopt(struct vault *vault, const struct stored_fd *fds, size_t n,
 bool adopt_take(struct vault *vault, uint32_t slot, struct adopted_entry *ret_entry);
 
 /*
- * Takes back what adopt_take() gave, as if it had not been taken; where a later entry has
- * been found for the slot since (follow.h), it is closed.
+ * Takes back what adopt_take() gave, as if it had not been taken; where an entry of
+ * another generation has been found for the slot since (follow.h), whether it was taken
+ * or not, the fds are closed. Of entry the fds and the generation matter.
  */
 void adopt_give_back(struct vault *vault, uint32_t slot,
 		     const struct adopted_entry *entry);

@@ -446,7 +446,8 @@ int vault_return_slots(struct vault *vault, const uint32_t *slots, uint32_t n)
 			r = -ENOMEM;
 		}
 	}
-	if (r == 0) {
+	/* With none there may be no list yet */
+	if (r == 0 && n > 0) {
 		memcpy(vault->free_slots + vault->n_free_slots, slots,
 		       n * sizeof(*slots));
 		vault->n_free_slots += n;

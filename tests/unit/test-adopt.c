@@ -15,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -192,6 +191,21 @@ static void expect_clean_store(struct scene *scene)
 }
 
 /* ---- nothing was damaged ---- */
+
+static void what_the_last_process_offered_is_void(void **state)
+{
+	struct scene *scene = *state;
+	struct house *house = scene->house;
+	uint64_t offer;
+
+	house_start(house);
+	offer = ledger_offer(&house->vault->ledger);
+	house_leave(house);
+	house_start(house);
+	assert_false(ledger_take_offer(&house->vault->ledger, offer));
+	offer = ledger_offer(&house->vault->ledger);
+	assert_true(ledger_take_offer(&house->vault->ledger, offer));
+}
 
 static void first_start_makes_and_stores_a_ledger(void **state)
 {
@@ -1129,36 +1143,6 @@ static void empty_message_ends_its_parcel_only(void **state)
 
 /* ---- no room for the fds ---- */
 
-/* Sets RLIMIT_NOFILE so that this process can open n fds more. Returns what it was. */
-static rlim_t leave_room_for(unsigned n)
-{
-	struct rlimit files;
-	int fds[64], last = 2;
-	rlim_t before;
-
-	assert_true(n < N_ELEMENTS(fds));
-	for (unsigned i = 0; i < n; i++) {
-		fds[i] = must(open("/dev/null", O_RDONLY | O_CLOEXEC));
-		last = fds[i] > last ? fds[i] : last;
-	}
-	for (unsigned i = 0; i < n; i++)
-		(void)close(fds[i]);
-	(void)must(getrlimit(RLIMIT_NOFILE, &files));
-	before = files.rlim_cur;
-	files.rlim_cur = (rlim_t)last + 1;
-	(void)must(setrlimit(RLIMIT_NOFILE, &files));
-	return before;
-}
-
-static void restore_room(rlim_t before)
-{
-	struct rlimit files;
-
-	(void)must(getrlimit(RLIMIT_NOFILE, &files));
-	files.rlim_cur = before;
-	(void)must(setrlimit(RLIMIT_NOFILE, &files));
-}
-
 /* Fds that a vault opens, and those that adopt keeps in reserve. */
 #define ADOPT_FDS (2 + PARCEL_FDS_MAX + 2)
 
@@ -1288,6 +1272,7 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
+		TEST(what_the_last_process_offered_is_void),
 		TEST(first_start_makes_and_stores_a_ledger),
 		TEST(live_entries_come_back_with_the_same_sockets),
 		TEST(what_was_taken_once_is_not_given_again),

@@ -3,9 +3,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -340,6 +345,184 @@ static void clearing_keeps_the_generations_only(void **state)
 	assert_memory_equal(slot, &expected, sizeof(expected));
 }
 
+/* ---- who serves ---- */
+
+static void offer_can_be_taken_once(void **state)
+{
+	struct ledger *ledger = *state;
+	uint64_t offer = ledger_offer(ledger);
+
+	assert_true(ledger_take_offer(ledger, offer));
+	assert_false(ledger_take_offer(ledger, offer));
+	assert_false(ledger_withdraw_offer(ledger, offer));
+}
+
+static void withdrawn_offer_is_void(void **state)
+{
+	struct ledger *ledger = *state;
+	uint64_t offer = ledger_offer(ledger), next;
+
+	assert_true(ledger_withdraw_offer(ledger, offer));
+	assert_false(ledger_take_offer(ledger, offer));
+	next = ledger_offer(ledger);
+	assert_false(ledger_take_offer(ledger, offer));
+	assert_false(ledger_withdraw_offer(ledger, offer));
+	assert_true(ledger_take_offer(ledger, next));
+}
+
+static void later_offer_makes_the_one_before_void(void **state)
+{
+	struct ledger *ledger = *state;
+	uint64_t offer = ledger_offer(ledger), next = ledger_offer(ledger);
+
+	assert_true(offer != next);
+	assert_false(ledger_take_offer(ledger, offer));
+	assert_false(ledger_withdraw_offer(ledger, offer));
+	assert_true(ledger_take_offer(ledger, next));
+}
+
+static void no_offer_of_the_last_process_can_be_taken(void **state)
+{
+	struct ledger *ledger = *state;
+	uint64_t offer = ledger_offer(ledger);
+
+	ledger_withdraw_any_offer(ledger);
+	assert_false(ledger_take_offer(ledger, offer));
+	assert_false(ledger_withdraw_offer(ledger, offer));
+	assert_false(ledger_take_offer(ledger, ledger_offer(ledger) - 2));
+	ledger_withdraw_any_offer(ledger);
+	ledger_withdraw_any_offer(ledger);
+	assert_true(ledger_take_offer(ledger, ledger_offer(ledger)));
+}
+
+static void offer_that_was_never_made_is_void(void **state)
+{
+	struct ledger *ledger = *state;
+	uint64_t offer;
+
+	offer = ledger_offer(ledger);
+	assert_false(ledger_take_offer(ledger, offer + 1));
+	assert_false(ledger_take_offer(ledger, offer + 2));
+	assert_false(ledger_take_offer(ledger, offer - 2));
+	assert_true(ledger_take_offer(ledger, offer));
+}
+
+static void numbers_of_offers_never_repeat(void **state)
+{
+	struct ledger *ledger = *state;
+	uint64_t last = 0;
+
+	/* Each number is above the last one, whatever comes in between */
+	for (unsigned way = 0; way < 2 * 5 * 5 * 5; way++) {
+		uint64_t offer = ledger_offer(ledger);
+
+		assert_true(offer > last);
+		last = offer;
+		for (unsigned rest = way; rest > 0; rest /= 5) {
+			if (rest % 5 == 1)
+				(void)ledger_take_offer(ledger, offer);
+			else if (rest % 5 == 2)
+				(void)ledger_withdraw_offer(ledger, offer);
+			else if (rest % 5 == 3)
+				ledger_withdraw_any_offer(ledger);
+		}
+	}
+}
+
+#define RACES 30000
+
+/* What both processes of a race see. */
+struct race {
+	_Atomic uint64_t offer; /* 0: none; UINT64_MAX: no further one */
+	_Atomic uint64_t answered;
+	_Atomic uint32_t n_taken;
+};
+
+static void take_each(struct ledger *ledger, struct race *race)
+{
+	uint64_t last = 0, offer;
+	uint32_t n_idle = 0;
+
+	while ((offer = race->offer) != UINT64_MAX) {
+		if (offer == last) {
+			/* Soon enough to meet the other one, and no hindrance to it */
+			if (++n_idle % 256 == 0)
+				(void)sched_yield();
+			continue;
+		}
+		last = offer;
+		if (ledger_take_offer(ledger, offer))
+			race->n_taken++;
+		race->answered = offer;
+	}
+}
+
+static void withdraw_each(struct ledger *ledger, struct race *race)
+{
+	for (uint32_t i = 0; i < RACES; i++) {
+		uint32_t n_taken = race->n_taken;
+		uint64_t offer = ledger_offer(ledger);
+		bool is_void;
+
+		race->offer = offer;
+		/* At first at once, later ever later */
+		for (volatile uint32_t n = i % 128; n > 0; n--)
+			;
+		is_void = ledger_withdraw_offer(ledger, offer);
+		while (race->answered != offer)
+			(void)sched_yield();
+		assert_int_equal(race->n_taken - n_taken, !is_void);
+	}
+	race->offer = UINT64_MAX;
+}
+
+struct taker {
+	struct ledger ledger;
+	struct race *race;
+};
+
+static void *take_in_thread(void *userdata)
+{
+	struct taker *taker = userdata;
+
+	take_each(&taker->ledger, taker->race);
+	return NULL;
+}
+
+static void of_two_threads_exactly_one_serves(void **state)
+{
+	struct race race = {0};
+	struct taker taker = {.race = &race};
+	pthread_t thread;
+
+	assert_int_equal(map_again(*state, &taker.ledger), 0);
+	assert_int_equal(pthread_create(&thread, NULL, take_in_thread, &taker), 0);
+	withdraw_each(*state, &race);
+	pthread_join(thread, NULL);
+	ledger_done(&taker.ledger);
+}
+
+static void of_two_processes_exactly_one_serves(void **state)
+{
+	struct race *race = mmap(NULL, sizeof(*race), PROT_READ | PROT_WRITE,
+				 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct ledger theirs;
+	pid_t child;
+
+	assert_true(race != MAP_FAILED);
+	child = must(fork());
+	if (child == 0) {
+		/* A test that fails leaves it alone */
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (map_again(*state, &theirs) == 0)
+			take_each(&theirs, race);
+		_exit(0);
+	}
+	withdraw_each(*state, race);
+	(void)must(waitpid(child, NULL, 0));
+	(void)munmap(race, sizeof(*race));
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -363,6 +546,14 @@ int main(void)
 		TEST(pipe_references_must_lie_in_the_ledger),
 		TEST(references_name_slot_and_generation),
 		TEST(clearing_keeps_the_generations_only),
+		TEST(offer_can_be_taken_once),
+		TEST(withdrawn_offer_is_void),
+		TEST(later_offer_makes_the_one_before_void),
+		TEST(no_offer_of_the_last_process_can_be_taken),
+		TEST(offer_that_was_never_made_is_void),
+		TEST(numbers_of_offers_never_repeat),
+		TEST(of_two_threads_exactly_one_serves),
+		TEST(of_two_processes_exactly_one_serves),
 	};
 
 	return UNIT_RUN("ledger", tests);

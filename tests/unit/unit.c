@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -198,6 +199,35 @@ unsigned count_fds(void)
 		n++;
 	(void)closedir(directory);
 	return n;
+}
+
+rlim_t leave_room_for(unsigned n)
+{
+	struct rlimit files;
+	int fds[64], last = 2;
+	rlim_t before;
+
+	assert_true(n < N_ELEMENTS(fds));
+	for (unsigned i = 0; i < n; i++) {
+		fds[i] = must(open("/dev/null", O_RDONLY | O_CLOEXEC));
+		last = fds[i] > last ? fds[i] : last;
+	}
+	for (unsigned i = 0; i < n; i++)
+		(void)close(fds[i]);
+	(void)must(getrlimit(RLIMIT_NOFILE, &files));
+	before = files.rlim_cur;
+	files.rlim_cur = (rlim_t)last + 1;
+	(void)must(setrlimit(RLIMIT_NOFILE, &files));
+	return before;
+}
+
+void restore_room(rlim_t before)
+{
+	struct rlimit files;
+
+	(void)must(getrlimit(RLIMIT_NOFILE, &files));
+	files.rlim_cur = before;
+	(void)must(setrlimit(RLIMIT_NOFILE, &files));
 }
 
 void run_killed(void (*work)(void *userdata), void *userdata)

@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include <sys/resource.h>
 #include <sys/types.h>
 
 /* Longest wait for something that comes within microseconds where all is well. */
@@ -69,6 +70,13 @@ bool is_same_file(int a, int b);
 
 /* The number of open fds of this process. */
 unsigned count_fds(void);
+
+/*
+ * Sets RLIMIT_NOFILE so that this process can open n (below 64) fds more. Returns what it
+ * was, for restore_room().
+ */
+rlim_t leave_room_for(unsigned n);
+void restore_room(rlim_t before);
 
 /*
  * Runs work(userdata) in a process of its own that is then killed by SIGKILL; returns
