@@ -88,6 +88,13 @@ static void unwatch(struct connection *connection)
 				 PEER_UNWATCHED);
 }
 
+void connection_let_go(struct connection *connection)
+{
+	unwatch(connection);
+	for (size_t i = 0; i < CONNECTION_PEERS; i++)
+		connection->peers[i].fd = fd_close(connection->peers[i].fd);
+}
+
 static void end_in_order(struct connection *connection)
 {
 	connection_log(connection, LOG_DEBUG, MESSAGE_ENDED, "Connection %llu ended",

@@ -153,6 +153,9 @@ int connection_put(struct connection *connection, uint32_t generation);
 /* A timer of the worker is due: connecting took too long, or a look at a lingering one. */
 void connection_timeout(struct connection *connection);
 
+/* Closes this process's copies of its sockets, which are another's to serve now. */
+void connection_let_go(struct connection *connection);
+
 /* Frees the memory of a closed connection. Returns NULL. */
 struct connection *connection_free(struct connection *connection);
 

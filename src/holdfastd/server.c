@@ -38,6 +38,7 @@ struct server {
 	struct recovery recovery;
 	struct takeover *takeover;
 	struct successor *successor; /* NULL: adopted from the store */
+	bool is_handed_over;
 	bool is_heard; /* by the service manager: this is its main process */
 	char **arguments;
 	uint64_t started_usec;
@@ -123,6 +124,7 @@ static void on_takeover_ended(void *userdata, enum takeover_result result, pid_t
 		control_call_fail(call, -ECANCELED, why);
 	switch (result) {
 	case TAKEOVER_DONE:
+		server->is_handed_over = true;
 		(void)sd_event_exit(server->event, EXIT_SUCCESS);
 		break;
 	case TAKEOVER_ROLLED_BACK:
@@ -569,6 +571,8 @@ int server_run(const struct options *options, const struct inheritance *inherita
 		r = EXIT_FAILURE;
 	}
 	control_flush(server.control, CONTROL_FLUSH_USEC);
+	if (server.is_handed_over)
+		worker_let_go_all(&server.shared);
 	/* Lines only: what matters is in the store already */
 	log_flush(100 * USEC_PER_MSEC);
 	return r;

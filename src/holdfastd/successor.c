@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/fd.h"
 #include "base/log.h"
@@ -41,6 +42,7 @@ struct successor {
 	uint32_t n_connections;
 	uint32_t n_refused;
 	uint64_t pending_bytes;
+	bool is_told_to_go;
 	bool is_sorted; /* the workers' idle lists are in order */
 
 	sd_event_source *source;
@@ -402,9 +404,20 @@ static int take(void *userdata, uint32_t slot)
 	return refuse(successor, slot);
 }
 
+/* Nobody waits for this process before it is told to go. */
+static void breathe(void *userdata)
+{
+	const struct successor *successor = userdata;
+
+	if (!successor->is_told_to_go)
+		(void)usleep(SUCCESSOR_BREATH_USEC);
+}
+
 static int look(struct successor *successor)
 {
-	static const struct follower follower = {.drop = drop, .take = take};
+	static const struct follower follower = {.drop = drop,
+						 .take = take,
+						 .breathe = breathe};
 	struct shared *shared = successor->shared;
 	int n;
 
@@ -570,8 +583,11 @@ static int get_ready(struct successor *successor, struct handover *ret_go)
 	r = handover_send(successor->socket, &ready, NULL);
 	if (r == 0)
 		r = wait_for_go(successor, ret_go);
-	/* The last look: nothing changes any more */
-	return r < 0 ? r : look(successor);
+	if (r < 0)
+		return r;
+	/* The last look: nothing changes any more, and the peers wait for it */
+	successor->is_told_to_go = true;
+	return look(successor);
 }
 
 int successor_take_over(struct successor *successor, struct shared *shared)

@@ -25,6 +25,9 @@ struct vault;
 /* Looks before it says that it is ready, and how few changes end them. */
 #define SUCCESSOR_LOOKS_MAX 16
 #define SUCCESSOR_FEW_CHANGES 64
+/* Of which it makes a break after each FOLLOW_STEP, for the serving process and its
+ * peers. */
+#define SUCCESSOR_BREATH_USEC 50
 /* How often it looks while it waits to be told to go. */
 #define SUCCESSOR_LOOK_USEC (2 * USEC_PER_MSEC)
 

@@ -534,3 +534,19 @@ int worker_start(struct worker *worker)
 	(void)pthread_setname_np(worker->thread, name);
 	return 0;
 }
+
+void worker_let_go_all(struct shared *shared)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < shared->n_workers; i++) {
+		struct connection *connection;
+
+		TAILQ_FOREACH(connection, &shared->workers[i].all, all_entry)
+		{
+			connection_let_go(connection);
+			if (++n % LET_GO_STEP == 0)
+				(void)usleep(LET_GO_BREATH_USEC);
+		}
+	}
+}

@@ -28,6 +28,9 @@
 /* How long connections may wait for a pipe before that is said. */
 #define PIPE_SAY_USEC (1 * USEC_PER_SEC)
 #define LOOK_AGAIN_USEC (5 * USEC_PER_MSEC)
+/* Sockets that are let go without a break, and the break; see worker_let_go_all(). */
+#define LET_GO_STEP 16u
+#define LET_GO_BREATH_USEC 50
 
 #define LIMIT_QUIET_USEC (10 * USEC_PER_SEC)
 /*
@@ -116,6 +119,13 @@ void worker_wake(struct worker *worker);
  * whether they do; if not, the gate is open again.
  */
 bool worker_stop_all(struct shared *shared, uint64_t until_usec);
+
+/*
+ * Closes this process's copies of all connections' sockets, for good: the workers wait at
+ * the gate, and another process serves. Slowly, so that it and its peers have the CPUs:
+ * at the end of a process the kernel would do it at once.
+ */
+void worker_let_go_all(struct shared *shared);
 
 /* ---- for its connections, in its thread (or before that runs) ---- */
 

@@ -186,7 +186,20 @@ static int judge(struct vault *vault, uint32_t index, struct parcel_entry *entry
 	return 0;
 }
 
-static int peek_entries(struct vault *vault, uint32_t index)
+/* For those who have to get a CPU now, on which the peers of the service wait. */
+struct look {
+	const struct follower *follower;
+	void *userdata;
+	uint32_t n_steps;
+};
+
+static void step(struct look *look)
+{
+	if (++look->n_steps % FOLLOW_STEP == 0 && look->follower->breathe)
+		look->follower->breathe(look->userdata);
+}
+
+static int peek_entries(struct vault *vault, uint32_t index, struct look *look)
 {
 	struct vault_parcel *parcel = &vault->parcels[index];
 
@@ -201,6 +214,7 @@ static int peek_entries(struct vault *vault, uint32_t index)
 			return 0;
 		if (r < 0)
 			return r;
+		step(look);
 		parcel->n_entries++;
 		r = judge(vault, index, &entry);
 		parcel_entry_done(&entry);
@@ -216,14 +230,14 @@ static bool is_seen(const struct vault_parcel *parcel)
 	       (parcel->send_fd < 0 && parcel->n_entries > 0);
 }
 
-static int peek_parcels(struct vault *vault)
+static int peek_parcels(struct vault *vault, struct look *look)
 {
 	for (uint32_t i = 0; i < vault->parcels_end; i++) {
 		int r;
 
 		if (vault->parcels[i].state == PARCEL_NONE || is_seen(&vault->parcels[i]))
 			continue;
-		r = peek_entries(vault, i);
+		r = peek_entries(vault, i, look);
 		if (r < 0)
 			return r;
 	}
@@ -232,16 +246,15 @@ static int peek_parcels(struct vault *vault)
 
 /* ---- looking ---- */
 
-static void drop_noted(struct vault *vault, uint32_t word,
-		       const struct follower *follower, void *userdata)
+static void drop_noted(struct vault *vault, uint32_t word, struct look *look)
 {
 	for (uint64_t notes = vault->notes[word]; notes != 0; notes &= notes - 1)
-		follower->drop(userdata, word * CHANGES_SLOTS_PER_WORD +
-						 (uint32_t)__builtin_ctzll(notes));
+		look->follower->drop(look->userdata,
+				     word * CHANGES_SLOTS_PER_WORD +
+					     (uint32_t)__builtin_ctzll(notes));
 }
 
-static int take_noted(struct vault *vault, uint32_t word, const struct follower *follower,
-		      void *userdata)
+static int take_noted(struct vault *vault, uint32_t word, struct look *look)
 {
 	uint64_t notes = vault->notes[word];
 	int n = 0;
@@ -255,7 +268,8 @@ static int take_noted(struct vault *vault, uint32_t word, const struct follower 
 		/* What has ended need not be kept open until we serve */
 		if (vault->ledger.slots[slot].state == SLOT_FREE)
 			forget(vault, slot);
-		r = follower->take(userdata, slot);
+		step(look);
+		r = look->follower->take(look->userdata, slot);
 		if (r < 0)
 			return r;
 		n++;
@@ -271,20 +285,21 @@ static int take_noted(struct vault *vault, uint32_t word, const struct follower 
  */
 int follow_look(struct vault *vault, const struct follower *follower, void *userdata)
 {
+	struct look look = {.follower = follower, .userdata = userdata};
 	uint32_t n_words;
 	int n = 0, r;
 
 	for (uint32_t i = 0; i < n_words_used(vault); i++)
 		vault->notes[i] |= changes_take(&vault->changes, i);
-	r = peek_parcels(vault);
+	r = peek_parcels(vault, &look);
 	if (r < 0)
 		return r;
 	note_early_entries(vault);
 	n_words = n_words_used(vault);
 	for (uint32_t i = 0; i < n_words; i++)
-		drop_noted(vault, i, follower, userdata);
+		drop_noted(vault, i, &look);
 	for (uint32_t i = 0; i < n_words; i++) {
-		r = take_noted(vault, i, follower, userdata);
+		r = take_noted(vault, i, &look);
 		if (r < 0)
 			return r;
 		n += r;

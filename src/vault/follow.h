@@ -31,12 +31,18 @@ int follow_begin(struct vault *vault, int ledger_fd, int changes_fd);
  */
 int follow_add_parcel(struct vault *vault, uint32_t index, int send_fd, int store_fd);
 
+/* Entries or slots that are looked at without a break: some 50 us. */
+#define FOLLOW_STEP 16u
+
 struct follower {
 	/* What was made of slot is no longer so: to be given back (adopt_give_back()). */
 	void (*drop)(void *userdata, uint32_t slot);
 	/* The slot as it is now, to be taken (adopt_take()). Returns 0, or a negative
 	 * errno to end the look with. */
 	int (*take)(void *userdata, uint32_t slot);
+	/* May be NULL. Called after every FOLLOW_STEP entries and slots: to let others
+	 * have the CPU. */
+	void (*breathe)(void *userdata);
 };
 
 /*

@@ -6,7 +6,6 @@ real systemd.
 """
 
 import json
-import signal
 import statistics
 import subprocess
 import time
@@ -102,11 +101,8 @@ def kill(instance):
 
 
 def takeover(instance):
-    """The next process is made ready while this one still serves."""
-    if hasattr(instance, "takeover"):
-        instance.takeover()
-    else:
-        instance.kill(signal.SIGUSR2, wait=False)
+    """SIGUSR2: the next process is made ready while this one still serves."""
+    instance.begin_takeover()
 
 
 def reload(peer):
@@ -119,18 +115,9 @@ DISTURBANCES = {
 }
 
 
-def has_takeover(instance):
-    """Whether SIGUSR2 does anything to the service but end it: it is caught or waited for."""
-    status = (instance.proc() / "status").read_text(encoding="ascii")
-    fields = dict(line.split(":", 1) for line in status.splitlines())
-    handled = int(fields["SigCgt"], 16) | int(fields["SigBlk"], 16)
-    return bool(handled & 1 << (signal.SIGUSR2 - 1))
-
-
 def works(instance, name):
-    if hasattr(instance, "reload") or name == "reload":
-        return name == "reload" and hasattr(instance, "reload")
-    return name != "takeover" or has_takeover(instance)
+    is_peer = hasattr(instance, "workers")
+    return (name == "reload") == is_peer
 
 
 def disturb(instance, name, window_seconds):
@@ -142,7 +129,10 @@ def disturb(instance, name, window_seconds):
     # The length of a window is the measurement's input, not something that is waited for
     time.sleep(max(0, end - time.monotonic()))
     if name != UNDISTURBED:
-        instance.wait_pid_change(old)
+        if name == "reload":
+            instance.wait_pid_change(old)
+        else:
+            instance.wait_alone(old)
         instance.wait_ready()
 
 

@@ -9,7 +9,7 @@ its slowest message, counted from when it was due. The table compares the pauses
 windows with those of undisturbed ones of the same run: these show what the machine itself
 does to a message, so a run on a busy machine can be told from a slow service.
 
-  takeover  SIGUSR2 to the service, if it knows that
+  takeover  SIGUSR2 to the service
   restart   SIGHUP to the keeper, systemctl restart
   kill      SIGKILL to the service; the manager waits before it starts it again (under the
             keeper 10 ms, under systemd RestartSec= of the unit), and the pause contains that
