@@ -21,9 +21,14 @@
 #include <stdint.h>
 
 #define LEDGER_MAGIC 0x54534146444c4f48ULL /* "HOLDFAST" */
+/* These two may be set from outside: tests/versions builds other versions that way. */
+#ifndef LEDGER_VERSION
 #define LEDGER_VERSION 1u
+#endif
 /* The lowest version of this program's format that can still read what this one writes. */
+#ifndef LEDGER_VERSION_MIN_READER
 #define LEDGER_VERSION_MIN_READER 1u
+#endif
 #define LEDGER_WORKERS_MAX 64u
 /* Slots of a ledger: connections and pool pipes together. Untouched ones cost no memory. */
 #define LEDGER_SLOTS_MAX (1u << 20)

@@ -15,7 +15,7 @@ import pytest
 import disturbances
 import stages
 import streams
-from questions import echoes
+from questions import echoes, replace_program, serving_stream
 
 PAUSED = r"Took over (\d+) connections with \d+ pending bytes from pid (\d+), refused 0; they paused for (\S+) ms"
 FAILED = r"The takeover by pid \d+ has failed: (.*)\. Pid (\d+) goes on"
@@ -38,15 +38,7 @@ def program(stage, tmp_path):
     saved = tmp_path / "saved"
     shutil.copy(path, saved)
     yield {}
-    replace(path, saved.read_bytes())
-
-
-def replace(path, content, mode=0o755):
-    """As an upgrade does: the old file stays for the process that runs it."""
-    new = path.with_suffix(".new")
-    new.write_bytes(content)
-    new.chmod(mode)
-    new.rename(path)
+    replace_program(path, saved.read_bytes())
 
 
 def script(text):
@@ -88,7 +80,7 @@ def test_takeover_of_nothing_receives_nothing(stage):
 def test_second_request_is_refused_and_said(stage, program):
     instance = stage.start("echo", options=["--takeover-timeout=2s"], **program)
     good = instance.program_path().read_bytes()
-    replace(instance.program_path(), script("exec sleep 1000"))
+    replace_program(instance.program_path(), script("exec sleep 1000"))
     with instance.connect() as client:
         old = instance.begin_takeover()
         instance.wait_line("forked pid:")
@@ -96,7 +88,7 @@ def test_second_request_is_refused_and_said(stage, program):
         instance.wait_line("No takeover: one is under way already")
         assert echoes(client)
         instance.wait_line(FAILED)
-        replace(instance.program_path(), good)
+        replace_program(instance.program_path(), good)
         assert instance.takeover() != old
         assert echoes(client)
 
@@ -124,27 +116,6 @@ BAD = {
 }
 
 
-def stream_through(instance, loop, seed):
-    pump = streams.Pump(instance.connect(), streams.Stream(seed), streams.Stream(seed))
-    loop.add(pump)
-    loop.wait_received(pump, 1 << 20)
-    return pump
-
-
-def goes_on(loop, pump):
-    loop.wait_received(pump, pump.n_received + (1 << 20))
-
-
-@contextlib.contextmanager
-def serving_stream(instance, seed=50):
-    with streams.Loop() as loop:
-        pump = stream_through(instance, loop, seed)
-        yield lambda: goes_on(loop, pump)
-        loop.finish(pump)
-        loop.wait_done(pump)
-    assert pump.received_digest == pump.sent_digest
-
-
 @pytest.mark.parametrize("fault", BAD)
 def test_program_that_can_not_take_over_changes_nothing(stage, program, fault):
     spoil, reason = BAD[fault]
@@ -152,14 +123,14 @@ def test_program_that_can_not_take_over_changes_nothing(stage, program, fault):
     path = instance.program_path()
     good = path.read_bytes()
     with serving_stream(instance) as stream_goes_on:
-        replace(path, spoil(good))
+        replace_program(path, spoil(good))
         since = instance.mark()
         old = instance.begin_takeover()
         line = instance.wait_line(f"{FAILED}|No takeover: .*", since=since)[0]
         assert reason in line
         assert instance.wait_alone() == old
         stream_goes_on()
-        replace(path, good)
+        replace_program(path, good)
         assert instance.takeover() != old
         stream_goes_on()
 
@@ -178,7 +149,7 @@ def test_program_that_is_not_there_changes_nothing(stage, program, fault):
         instance.wait_line(r"No takeover: /.*/holdfastd can't be started: ")
         assert instance.wait_alone() == old
         stream_goes_on()
-        replace(path, good)
+        replace_program(path, good)
         assert instance.takeover() != old
         stream_goes_on()
 
@@ -190,7 +161,7 @@ def test_program_that_refuses_its_options_says_why(stage, program):
     good = path.with_name("good")
     shutil.copy(path, good)
     with serving_stream(instance) as stream_goes_on:
-        replace(path, script(f"exec {good} --threads=many echo"))
+        replace_program(path, script(f"exec {good} --threads=many echo"))
         old = instance.begin_takeover()
         reason = instance.wait_line(FAILED)[1]
         assert reason.startswith("the new process says: --threads=many: give a number")
@@ -210,7 +181,7 @@ def test_program_that_hangs_when_it_is_told_to_go_changes_nothing(stage, program
     message.write_bytes(ready)
     with serving_stream(instance) as stream_goes_on:
         # One write is one message
-        replace(
+        replace_program(
             path, script(f"dd if={message} bs={len(ready)} count=1 status=none >&3; exec sleep 1000")
         )
         old = instance.begin_takeover()
@@ -328,13 +299,13 @@ def test_successor_has_another_number_of_threads(stage, program):
     shutil.copy(path, good)
     with serving_stream(instance) as stream_goes_on, contextlib.ExitStack() as stack:
         clients = [stack.enter_context(instance.connect()) for _ in range(20)]
-        replace(path, script(f'exec {good} --threads=3 echo'))
+        replace_program(path, script(f'exec {good} --threads=3 echo'))
         instance.takeover()
         assert instance.n_workers() == 3
         assert all(echoes(client) for client in clients)
         stream_goes_on()
         # It was started from another path, which is where the next one comes from
-        replace(good, script(f'exec {stages.built_program("holdfastd")} --threads=1 echo'))
+        replace_program(good, script(f'exec {stages.built_program("holdfastd")} --threads=1 echo'))
         instance.takeover()
         assert instance.n_workers() == 1
         assert all(echoes(client) for client in clients)
