@@ -75,7 +75,7 @@ static const char help_text[] =
 	"  --help, --version\n"
 	"\n"
 	"SIGHUP restarts the service, SIGTERM and SIGINT stop it and the keeper;\n"
-	"SIGUSR2 is passed on to it.\n";
+	"SIGUSR2 is passed on to it: holdfastd lets a new process take over then.\n";
 
 /* Returns the exit status. */
 static int print_help(void)

@@ -35,6 +35,13 @@ def build_directory():
     return pathlib.Path(os.environ.get("HOLDFAST_BUILD", source_directory() / "build"))
 
 
+def has_sanitizer():
+    """Whether the build under test is one of a sanitizer's."""
+    options = build_directory() / "meson-info" / "intro-buildoptions.json"
+    values = {o["name"]: o["value"] for o in json.loads(options.read_text(encoding="utf-8"))}
+    return values["b_sanitize"] != "none"
+
+
 def built_program(name):
     """The path of a program that the build directory has made."""
     targets = build_directory() / "meson-info" / "intro-targets.json"

@@ -79,10 +79,12 @@ def test_takeover_with_another_command_line(controlled):
     program = stages.built_program("holdfastd")
     options = [f"--control={controlled.path}", "--threads=3"]
     with controlled.instance.connect() as client:
+        old = controlled.instance.main_pid()
         result = controlled.ctl(
             "takeover", f"--socket={controlled.path}", "--", program, *options, "echo"
         )
         assert result.returncode == 0, result.stderr
+        controlled.instance.wait_alone(old)
         assert controlled.instance.n_workers() == 3
         assert echoes(client)
         result = controlled.ctl(

@@ -2,7 +2,6 @@
 """Takeover: another process goes on with the connections, or the one that serves stays."""
 
 import contextlib
-import os
 import random
 import re
 import shutil
@@ -215,7 +214,7 @@ def test_fifty_takeovers_leave_nothing_behind(stage):
     # A parcel more or less, by the moment of the look; the sanitizers' memory is their own
     assert after[0] <= n_fds + 32
     assert after[1] <= n_stored + 16
-    if "SAN_OPTIONS" not in "".join(os.environ):
+    if not stages.has_sanitizer():
         assert after[2] <= resident + 1024
 
 

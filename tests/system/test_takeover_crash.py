@@ -18,6 +18,8 @@ import streams
 # Of so many equal calls in a row only the first and the last are tried: what lies between
 # them is the same state (posix_spawn(3) alone resets more than a hundred signals)
 RUN_MAX = 8
+# A sanitizer makes thousands of calls of its own, before main() and in it: of those a sample
+SANITIZED_POINTS = 40
 # What the successor does after the old process has gone
 CALLS_AFTER_EXIT = 8
 REACHED, NOT_REACHED = 0, 3
@@ -56,6 +58,8 @@ def points(instance, role):
     for _, run in itertools.groupby(calls, key=lambda call: call[1]):
         run = list(run)
         chosen += run if len(run) <= RUN_MAX else [run[0], run[-1]]
+    if stages.has_sanitizer():
+        chosen = chosen[:: len(chosen) // SANITIZED_POINTS + 1]
     return chosen
 
 
