@@ -2,8 +2,6 @@
 #include "holdfastd/successor.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -12,223 +10,12 @@
 #include "base/log.h"
 #include "base/time.h"
 #include "holdfastd/crash.h"
-#include "holdfastd/handover.h"
 #include "holdfastd/listener.h"
 #include "holdfastd/messages.h"
 #include "holdfastd/recover.h"
+#include "holdfastd/successor-private.h"
 #include "holdfastd/worker.h"
 #include "vault/follow.h"
-
-enum mark {
-	MARK_REFUSED = 1 << 0, /* can't be continued exactly, as far as is to be seen */
-	MARK_LISTED = 1 << 1,  /* in the list of pipes */
-};
-
-struct successor {
-	int socket;
-	struct vault *vault;
-	struct shared *shared;
-	unsigned long long old_pid;
-	int control_fd; /* until it is taken */
-	int *listeners;
-	size_t n_listeners;
-	bool has_state;
-
-	/* By slot, as of the last look */
-	struct connection **connections;
-	uint8_t *marks;  /* enum mark */
-	uint32_t *pipes; /* the slots of all that were seen */
-	uint32_t n_pipes;
-	uint32_t n_connections;
-	uint32_t n_refused;
-	uint64_t pending_bytes;
-	bool is_told_to_go;
-	bool is_sorted; /* the workers' idle lists are in order */
-
-	sd_event_source *source;
-	int (*released)(void *userdata);
-	void *userdata;
-};
-
-int successor_find_socket(void)
-{
-	const char *text = getenv(HANDOVER_ENVIRONMENT);
-	int fd = text ? atoi(text) : -1;
-
-	if (unsetenv(HANDOVER_ENVIRONMENT) < 0 || fd <= STDERR_FILENO ||
-	    fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
-		return -EBADF;
-	return fd;
-}
-
-void successor_say_failure(int socket, const char *why)
-{
-	struct handover message = {.type = HANDOVER_FAILED};
-
-	(void)snprintf(message.text, sizeof(message.text), "%s", why);
-	/* Whoever does not hear it sees this process end */
-	(void)handover_send(socket, &message, NULL);
-}
-
-__attribute__((format(printf, 3, 4))) static int fail(struct successor *successor, int r,
-						      const char *format, ...)
-{
-	char text[HANDOVER_TEXT_SIZE];
-	va_list arguments;
-
-	va_start(arguments, format);
-	(void)vsnprintf(text, sizeof(text), format, arguments);
-	va_end(arguments);
-	log_line(LOG_ERR, MESSAGE_TAKEOVER, "Can't take over: %s", text);
-	successor_say_failure(successor->socket, text);
-	return r;
-}
-
-/* ---- receiving ---- */
-
-static int take_listeners(struct successor *successor, struct handover *message, int *fds)
-{
-	size_t n = successor->n_listeners + message->n_fds;
-	int *larger = reallocarray(successor->listeners, n + 1, sizeof(*larger));
-
-	if (!larger)
-		return -ENOMEM;
-	memcpy(larger + successor->n_listeners, fds, message->n_fds * sizeof(*fds));
-	successor->listeners = larger;
-	successor->n_listeners = n;
-	message->n_fds = 0;
-	return 0;
-}
-
-static int take_begin(struct successor *successor, struct handover *message, int *fds)
-{
-	int r;
-
-	if (message->n_fds != 2 || successor->vault->ledger.header)
-		return -EBADMSG;
-	successor->old_pid = (unsigned long long)message->number;
-	r = follow_begin(successor->vault, fds[0], fds[1]);
-	if (r == 0)
-		message->n_fds = 0;
-	return r;
-}
-
-static int take_parcels(struct successor *successor, struct handover *message, int *fds)
-{
-	uint32_t n = 0;
-	int r = 0;
-
-	for (uint32_t i = 0; i < message->n_parcels && r == 0; i++) {
-		bool grows = message->parcels[i] & 1;
-		uint32_t n_wanted = grows ? 2 : 1;
-
-		if (n + n_wanted > message->n_fds)
-			r = -EBADMSG;
-		else
-			r = follow_add_parcel(successor->vault, message->parcels[i] >> 1,
-					      grows ? fds[n + 1] : -EBADF, fds[n]);
-		if (r == 0)
-			n += n_wanted;
-	}
-	/* What is left is nobody's yet */
-	memmove(fds, fds + n, (message->n_fds - n) * sizeof(*fds));
-	message->n_fds -= n;
-	return r;
-}
-
-static int take_control(struct successor *successor, struct handover *message, int *fds)
-{
-	if (message->n_fds != 1 || successor->control_fd >= 0)
-		return -EBADMSG;
-	successor->control_fd = fds[0];
-	message->n_fds = 0;
-	return 0;
-}
-
-static int take_state(struct successor *successor, struct handover *message, int *fds)
-{
-	bool has_ledger = successor->vault->ledger.header;
-
-	switch ((enum handover_type)message->type) {
-	case HANDOVER_BEGIN:
-		return take_begin(successor, message, fds);
-	case HANDOVER_CONTROL:
-		return take_control(successor, message, fds);
-	case HANDOVER_LISTENERS:
-		return take_listeners(successor, message, fds);
-	case HANDOVER_PARCELS:
-		return has_ledger ? take_parcels(successor, message, fds) : -EBADMSG;
-	case HANDOVER_END_OF_STATE:
-		successor->has_state = true;
-		return has_ledger ? 0 : -EBADMSG;
-	case HANDOVER_READY:
-	case HANDOVER_GO:
-	case HANDOVER_SERVING:
-	case HANDOVER_RELEASED:
-	case HANDOVER_FAILED:
-		break;
-	}
-	return -EBADMSG;
-}
-
-static const char *explain(int r)
-{
-	switch (r) {
-	case -EPROTONOSUPPORT:
-		return "its ledger is of a newer version, which this one can't read";
-	case -EPROTO:
-		return "it speaks another version of the handover";
-	case -EMFILE:
-		return "there is no room for its open files (LimitNOFILE=)";
-	case -EBADMSG:
-		return "what it has sent makes no sense";
-	case -EPIPE:
-		return "it has ended";
-	case -EADDRNOTAVAIL:
-		return "the name of the upstream can't be resolved";
-	default:
-		return strerror(-r);
-	}
-}
-
-static int fail_state(struct successor *successor, int r)
-{
-	return fail(successor, r, "the state of the running process can't be used: %s",
-		    explain(r));
-}
-
-/* Receives one message. Returns as handover_receive(); a state message has been taken. */
-static int receive(struct successor *successor, uint64_t until_usec,
-		   struct handover *ret_message)
-{
-	int fds[HANDOVER_FDS_MAX], r;
-
-	r = handover_receive(successor->socket, until_usec, ret_message, fds);
-	if (r != HANDOVER_MESSAGE)
-		return r;
-	if (ret_message->type != HANDOVER_GO)
-		r = take_state(successor, ret_message, fds);
-	handover_close_fds(ret_message, fds);
-	return r < 0 ? r : HANDOVER_MESSAGE;
-}
-
-static int receive_state(struct successor *successor)
-{
-	uint64_t until = time_now_usec() + SUCCESSOR_STATE_USEC_MAX;
-
-	while (!successor->has_state) {
-		struct handover message;
-		int r = receive(successor, until, &message);
-
-		if (r == HANDOVER_GONE)
-			r = -EPIPE;
-		if (r < 0)
-			return fail_state(successor, r);
-	}
-	if (successor->n_listeners == 0)
-		return fail_state(successor, -EBADMSG);
-	return 0;
-}
 
 int successor_new(int socket, struct vault *vault, struct successor **ret_successor)
 {
@@ -241,7 +28,7 @@ int successor_new(int socket, struct vault *vault, struct successor **ret_succes
 	successor->socket = socket;
 	successor->control_fd = -EBADF;
 	successor->vault = vault;
-	r = receive_state(successor);
+	r = successor_receive_state(successor);
 	if (r < 0)
 		return r; /* the process ends, and all this with it */
 	n_slots = vault->ledger.header->n_slots;
@@ -249,7 +36,7 @@ int successor_new(int socket, struct vault *vault, struct successor **ret_succes
 	successor->connections = calloc(n_slots, sizeof(*successor->connections));
 	successor->marks = calloc(n_slots, sizeof(*successor->marks));
 	if (!successor->connections || !successor->marks)
-		return fail_state(successor, -ENOMEM);
+		return successor_fail_state(successor, -ENOMEM);
 	*ret_successor = successor;
 	return 0;
 }
@@ -438,7 +225,8 @@ static int look_and_wait(struct successor *successor, struct handover *ret_go)
 	int r = look(successor);
 
 	while (r >= 0) {
-		r = receive(successor, time_now_usec() + SUCCESSOR_LOOK_USEC, ret_go);
+		r = successor_receive(successor, time_now_usec() + SUCCESSOR_LOOK_USEC,
+				      ret_go);
 		if (r == HANDOVER_GONE)
 			return -EPIPE;
 		if (r == HANDOVER_MESSAGE && ret_go->type == HANDOVER_GO)
@@ -600,10 +388,11 @@ int successor_take_over(struct successor *successor, struct shared *shared)
 	successor->shared = shared;
 	r = get_ready(successor, &go);
 	if (r < 0)
-		return fail_state(successor, r);
+		return successor_fail_state(successor, r);
 	n_slots = successor->vault->ledger.header->n_slots_used;
 	if (!ledger_take_offer(&successor->vault->ledger, go.number))
-		return fail(successor, -ETIME, "the running process has not waited");
+		return successor_fail(successor, -ETIME,
+				      "the running process has not waited");
 	r = begin_to_serve(successor);
 	if (r < 0) {
 		log_line(LOG_ERR, MESSAGE_TAKEOVER, "Can't serve: %s", strerror(-r));

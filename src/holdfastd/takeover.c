@@ -3,17 +3,11 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/auxv.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <systemd/sd-daemon.h>
@@ -22,12 +16,10 @@
 #include "base/log.h"
 #include "base/time.h"
 #include "holdfastd/messages.h"
+#include "holdfastd/spawn.h"
 #include "holdfastd/worker.h"
 #include "vault/give.h"
 
-/* Where the successor finds its end of the socket. */
-#define SUCCESSOR_FD 3
-#define ENVIRONMENT_ENTRY HANDOVER_ENVIRONMENT "=3"
 #define WHY_SIZE (HANDOVER_TEXT_SIZE + 128)
 
 struct takeover {
@@ -52,138 +44,7 @@ struct takeover {
 	char why[WHY_SIZE];
 };
 
-/* ---- starting the successor ---- */
-
-/*
- * The path as it was executed, not the file that it led to: an upgrade may replace a link
- * as well as a file. A manager that executes an open file leaves no path of use there.
- */
-static int find_program(char *ret_path, size_t size)
-{
-	const char *executed = (const char *)getauxval(AT_EXECFN);
-	ssize_t n;
-
-	if (executed && executed[0] == '/' &&
-	    strncmp(executed, "/dev/fd/", strlen("/dev/fd/")) != 0)
-		return snprintf(ret_path, size, "%s", executed) < (int)size
-			       ? 0
-			       : -ENAMETOOLONG;
-	n = readlink("/proc/self/exe", ret_path, size - 1);
-	if (n < 0)
-		return -errno;
-	ret_path[n] = '\0';
-	return 0;
-}
-
-/* What the manager has told this process, and only this one. */
-static bool is_own(const char *entry)
-{
-	static const char *const names[] = {"LISTEN_PID=", "LISTEN_FDS=",
-					    "LISTEN_FDNAMES=", "LISTEN_PIDFDID=",
-					    "WATCHDOG_PID="};
-
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-		if (strncmp(entry, names[i], strlen(names[i])) == 0)
-			return true;
-	return false;
-}
-
-/* The environment of the successor: its entries are borrowed. NULL without memory. */
-static char **make_environment(void)
-{
-	static char handover[] = ENVIRONMENT_ENTRY;
-	size_t n = 0;
-	char **result;
-
-	while (environ[n])
-		n++;
-	result = calloc(n + 2, sizeof(*result));
-	if (!result)
-		return NULL;
-	n = 0;
-	for (char **entry = environ; *entry; entry++)
-		if (!is_own(*entry))
-			result[n++] = *entry;
-	result[n] = handover;
-	return result;
-}
-
-static int spawn_with(const char *program, char *const arguments[], char *environment[],
-		      int socket, pid_t *ret_pid)
-{
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attributes;
-	sigset_t blocked;
-	int r;
-
-	/* Else the successor could be ended by the next request */
-	(void)sigemptyset(&blocked);
-	(void)sigaddset(&blocked, SIGUSR2);
-	r = posix_spawnattr_init(&attributes);
-	if (r > 0)
-		return -r;
-	r = posix_spawn_file_actions_init(&actions);
-	if (r > 0) {
-		(void)posix_spawnattr_destroy(&attributes);
-		return -r;
-	}
-	/* These fail for invalid arguments, or without memory */
-	r = posix_spawnattr_setsigmask(&attributes, &blocked);
-	if (r == 0)
-		r = posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
-	if (r == 0)
-		r = posix_spawn_file_actions_adddup2(&actions, socket, SUCCESSOR_FD);
-	if (r == 0)
-		r = posix_spawn(ret_pid, program, &actions, &attributes, arguments,
-				environment);
-	(void)posix_spawn_file_actions_destroy(&actions);
-	(void)posix_spawnattr_destroy(&attributes);
-	return -r;
-}
-
-static int spawn(struct takeover *takeover, const char *program, char *const arguments[])
-{
-	_cleanup_close_ int ours = -EBADF, theirs = -EBADF;
-	char **environment;
-	int pair[2], r;
-
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) <
-	    0)
-		return -errno;
-	ours = pair[0];
-	theirs = pair[1];
-	environment = make_environment();
-	if (!environment)
-		return -ENOMEM;
-	r = spawn_with(program, arguments, environment, theirs, &takeover->pid);
-	free(environment);
-	if (r < 0) {
-		takeover->pid = 0;
-		return r;
-	}
-	takeover->socket = take_fd(&ours);
-	return 0;
-}
-
-/* ---- its end ---- */
-
-static void wait_for_end(pid_t pid)
-{
-	_cleanup_close_ int fd = (int)syscall(SYS_pidfd_open, pid, 0);
-	struct pollfd p = {.fd = fd, .events = POLLIN};
-
-	/* Interrupted or late: it is asked for by waitid() */
-	if (fd >= 0)
-		(void)poll(&p, 1, (int)(TAKEOVER_END_USEC_MAX / USEC_PER_MSEC));
-}
-
-/* Returns whether it has gone; *ret_info tells how, if it was not by our SIGKILL. */
-static bool reap(pid_t pid, siginfo_t *ret_info)
-{
-	ret_info->si_pid = 0; /* which waitid() leaves while it lives */
-	return waitid(P_PID, (id_t)pid, ret_info, WEXITED | WNOHANG) < 0 ||
-	       ret_info->si_pid != 0;
-}
+/* ---- the successor's end ---- */
 
 /*
  * Ends the successor. Where it has ended by itself, and has not said why, the way of its
@@ -194,8 +55,8 @@ static void end_successor(struct takeover *takeover, bool has_gone)
 	siginfo_t info;
 
 	if (has_gone)
-		wait_for_end(takeover->pid);
-	if (has_gone && reap(takeover->pid, &info)) {
+		spawn_wait_for_end(takeover->pid, TAKEOVER_END_USEC_MAX);
+	if (has_gone && spawn_reap(takeover->pid, &info)) {
 		if (takeover->why[0] != '\0')
 			return;
 		(void)snprintf(takeover->why, sizeof(takeover->why),
@@ -210,8 +71,8 @@ static void end_successor(struct takeover *takeover, bool has_gone)
 			       "the new process hung up");
 	/* It is our child and not reaped, so the pid is nobody else's */
 	(void)kill(takeover->pid, SIGKILL);
-	wait_for_end(takeover->pid);
-	if (!reap(takeover->pid, &info))
+	spawn_wait_for_end(takeover->pid, TAKEOVER_END_USEC_MAX);
+	if (!spawn_reap(takeover->pid, &info))
 		takeover->unreaped = takeover->pid;
 }
 
@@ -234,11 +95,33 @@ static void set_why(struct takeover *takeover, const char *why)
 	(void)snprintf(takeover->why, sizeof(takeover->why), "%s", why);
 }
 
+static void take_why(struct takeover *takeover, const struct handover *word)
+{
+	(void)snprintf(takeover->why, sizeof(takeover->why), "the new process says: %.*s",
+		       HANDOVER_TEXT_SIZE, word->text);
+}
+
+/* One that has gone may have said why, while it was being told something else. */
+static void hear_last_words(struct takeover *takeover)
+{
+	struct handover word;
+	int fds[HANDOVER_FDS_MAX];
+
+	while (takeover->why[0] == '\0' &&
+	       handover_receive(takeover->socket, 0, &word, fds) == HANDOVER_MESSAGE) {
+		handover_close_fds(&word, fds);
+		if (word.type == HANDOVER_FAILED)
+			take_why(takeover, &word);
+	}
+}
+
 /* All goes on as before. has_gone: whether the successor is known to have ended. */
 static void roll_back(struct takeover *takeover, bool has_gone)
 {
 	pid_t pid;
 
+	if (has_gone)
+		hear_last_words(takeover);
 	end_successor(takeover, has_gone);
 	pid = forget(takeover);
 	give_end(takeover->shared->vault);
@@ -388,12 +271,6 @@ static int wait_for_word(struct takeover *takeover, struct handover *ret_word)
 		       : -EBADMSG;
 }
 
-static void take_why(struct takeover *takeover, const struct handover *word)
-{
-	(void)snprintf(takeover->why, sizeof(takeover->why), "the new process says: %.*s",
-		       HANDOVER_TEXT_SIZE, word->text);
-}
-
 /* Everybody has stopped. */
 static void offer(struct takeover *takeover, uint64_t stopped_usec)
 {
@@ -447,7 +324,7 @@ static bool is_free(struct takeover *takeover)
 
 	if (takeover->pid != 0)
 		return false;
-	if (takeover->unreaped != 0 && !reap(takeover->unreaped, &info))
+	if (takeover->unreaped != 0 && !spawn_reap(takeover->unreaped, &info))
 		return false;
 	takeover->unreaped = 0;
 	return true;
@@ -557,7 +434,7 @@ static int start(struct takeover *takeover, const char *program, char *const arg
 	if (r < 0)
 		return r;
 	log_line(LOG_INFO, MESSAGE_TAKEOVER, "ready to restart and pass connfd");
-	r = spawn(takeover, program, arguments);
+	r = spawn_successor(program, arguments, &takeover->pid, &takeover->socket);
 	if (r < 0) {
 		give_end(takeover->shared->vault);
 		return r;
@@ -613,7 +490,7 @@ int takeover_new(struct shared *shared, sd_event *event, char *arguments[],
 		.arguments = arguments,
 		.socket = -EBADF,
 	};
-	r = find_program(takeover->program, sizeof(takeover->program));
+	r = spawn_find_program(takeover->program, sizeof(takeover->program));
 	if (r < 0) {
 		free(takeover);
 		return r;

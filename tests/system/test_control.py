@@ -100,7 +100,11 @@ def test_takeover_to_another_control_socket(controlled):
     other = controlled.stage.socket_path("another")
     program = stages.built_program("holdfastd")
     command = ("--", program, f"--control={other}", "echo")
+    old = controlled.instance.main_pid()
     assert controlled.ctl("takeover", f"--socket={controlled.path}", *command).returncode == 0
+    # Its own socket is there when the manager listens to it
+    controlled.instance.wait_alone(old)
+    controlled.instance.wait_ready()
     assert controlled.ctl("takeover", f"--socket={other}").returncode == 0
     assert controlled.ctl("takeover", f"--socket={controlled.path}").returncode == 1
 
