@@ -215,7 +215,9 @@ static int be_heard(struct server *server)
 	server->is_heard = true;
 	start_control(server);
 	set_status(server);
-	(void)sd_notify(0, "READY=1"); /* there is a manager: it was spoken to before */
+	/* There is a manager: it was spoken to before. Its watchdog counts on from what the
+	 * process before this one has said */
+	(void)sd_notify(0, "READY=1\nWATCHDOG=1");
 	vault_go_on(server->shared.vault);
 	return 0;
 }

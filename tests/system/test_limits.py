@@ -237,7 +237,7 @@ def test_idle_connection_is_reset_after_its_time(stage):
             connection.recv(1)
 
 
-@pytest.mark.parametrize("disturb", [disturbances.killed])
+@pytest.mark.parametrize("disturb", [disturbances.killed, disturbances.taken_over])
 def test_idle_time_is_counted_over_restarts(stage, disturb):
     instance = stage.start("echo", options=["--idle-timeout=2s"])
     with instance.connect() as connection:

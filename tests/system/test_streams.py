@@ -332,7 +332,7 @@ def test_restart_with_another_number_of_threads(stage):
 
 
 @pytest.mark.slow
-def test_nine_thousand_connections_live_through_restart_and_kill(stage):
+def test_nine_thousand_connections_live_through_all_of_it(stage):
     n = 9000
     instance = stage.start("echo", limit_nofile=20000)
     with streams.Loop() as loop:
@@ -342,7 +342,12 @@ def test_nine_thousand_connections_live_through_restart_and_kill(stage):
         ]
         # A byte each way shows that a connection is served, before, between and after
         sockets = [pump.sock for pump in pumps]
-        for disturb in (disturbances.restarted, disturbances.killed):
+        for disturb in (
+            disturbances.taken_over,
+            disturbances.restarted,
+            disturbances.taken_over,
+            disturbances.killed,
+        ):
             exchange(sockets)
             disturb(instance)
             if stage.machine:
