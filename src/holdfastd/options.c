@@ -188,14 +188,13 @@ static int parse_keepalive(const char *text, const struct error *error,
 	return 0;
 }
 
-/* The service manager waits for a reload no longer than for a start either. */
 static int parse_takeover_timeout(const char *text, const struct error *error,
 				  uint64_t *ret_usec)
 {
 	if (options_parse_usec(text, ret_usec) < 0 || *ret_usec == 0 ||
 	    *ret_usec > TAKEOVER_TIMEOUT_USEC_MAX)
 		return refuse(error,
-			      "--takeover-timeout=%s: give a time above 0, up to 10min",
+			      "--takeover-timeout=%s: give a time above 0, up to 1min",
 			      text);
 	return 0;
 }

@@ -16,7 +16,9 @@
 #define KEEPALIVE_IDLE_USEC_DEFAULT (60 * USEC_PER_SEC)
 #define CONNECT_TIMEOUT_USEC_DEFAULT (10 * USEC_PER_SEC)
 #define TAKEOVER_TIMEOUT_USEC_DEFAULT (10 * USEC_PER_SEC)
-#define TAKEOVER_TIMEOUT_USEC_MAX (600 * USEC_PER_SEC)
+/* Less than systemd's default for a reload (TimeoutStartSec=), and than holdfastctl waits
+ */
+#define TAKEOVER_TIMEOUT_USEC_MAX (60 * USEC_PER_SEC)
 
 enum frame {
 	FRAME_READ, /* one entry for each read */

@@ -196,6 +196,10 @@ static void start_control(struct server *server)
 	const char *path = server->shared.options->control;
 	int r = path ? open_control(server, path) : 0;
 
+	/* Nobody would answer at the one that was passed */
+	if (!path && server->successor)
+		(void)fd_close(successor_take_control_fd(server->successor));
+
 	if (r < 0)
 		log_warning("No control socket at %s: %s", path,
 			    control_listen_strerror(r));
@@ -215,8 +219,8 @@ static int be_heard(struct server *server)
 	server->is_heard = true;
 	start_control(server);
 	set_status(server);
-	/* There is a manager: it was spoken to before. Its watchdog counts on from what the
-	 * process before this one has said */
+	/* There is a manager: it was spoken to before. Its watchdog counts on from what
+	 * the process before this one has said */
 	(void)sd_notify(0, "READY=1\nWATCHDOG=1");
 	vault_go_on(server->shared.vault);
 	return 0;
@@ -224,7 +228,10 @@ static int be_heard(struct server *server)
 
 static int on_released(void *userdata)
 {
-	return be_heard(userdata);
+	struct server *server = userdata;
+	int r = be_heard(server);
+
+	return r < 0 ? sd_event_exit(server->event, EXIT_FAILURE) : 0;
 }
 
 /* Leaves if nothing is being served and nobody is about to accept (see accept_one()). */
@@ -253,6 +260,8 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata)
 
 	vault_tick(server->shared.vault);
 	takeover_look(server->takeover);
+	if (sd_event_get_exit_code(server->event, &r) >= 0)
+		return 0;
 	set_status(server);
 	server->shared.vault->ledger.header->alive_usec = time_now_usec();
 	if (time_now_usec() - server->started_usec > SETTLED_USEC)
@@ -542,8 +551,14 @@ void server_block_signals(void)
 
 static int start_anyhow(struct server *server, const struct inheritance *inheritance)
 {
-	if (inheritance->handover >= 0)
-		return start_as_successor(server, inheritance->handover);
+	if (inheritance->handover >= 0) {
+		int r = start_as_successor(server, inheritance->handover);
+
+		/* Where more was said before, that counts */
+		if (r < 0)
+			successor_say_failure(inheritance->handover, strerror(-r));
+		return r;
+	}
 	server->shared.listeners = inheritance->listeners;
 	server->shared.n_listeners = inheritance->n_listeners;
 	return start(server, inheritance->stored, inheritance->n_stored);
@@ -574,7 +589,7 @@ int server_run(const struct options *options, const struct inheritance *inherita
 	}
 	control_flush(server.control, CONTROL_FLUSH_USEC);
 	if (server.is_handed_over)
-		worker_let_go_all(&server.shared);
+		worker_let_go_all(&server.shared, time_now_usec() + LET_GO_USEC_MAX);
 	/* Lines only: what matters is in the store already */
 	log_flush(100 * USEC_PER_MSEC);
 	return r;

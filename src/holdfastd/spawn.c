@@ -2,13 +2,16 @@
 #include "holdfastd/spawn.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -20,6 +23,9 @@
 
 /* Where the successor finds its end of the socket. */
 #define SUCCESSOR_FD 3
+#define EXIT_NOT_EXECUTED 127  /* nobody looks at it */
+#define STACK_SIZE (64 * 1024) /* for a few calls */
+#define REAPED_WAIT_MSEC 200
 #define ENVIRONMENT_ENTRY HANDOVER_ENVIRONMENT "=3"
 
 /*
@@ -76,43 +82,85 @@ static char **make_environment(void)
 	return result;
 }
 
-static int spawn_with(const char *program, char *const arguments[], char *environment[],
-		      int socket, pid_t *ret_pid)
-{
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attributes;
-	sigset_t blocked;
-	int r;
+/* What the child needs to know before it executes the program, and what comes of that. */
+struct start {
+	const char *program;
+	char *const *arguments;
+	char *const *environment;
+	int socket;
+	int error; /* why it could not be executed; 0: it was */
+};
 
-	/* Else the successor could be ended by the next request */
+/*
+ * In the child, which has this process's memory until it executes the program (and this
+ * process's caught signals: all are blocked). Only system calls.
+ */
+static int run_child(void *userdata)
+{
+	struct start *start = userdata;
+	sigset_t blocked;
+
+	/* Else the successor could be ended by the next request for a takeover */
 	(void)sigemptyset(&blocked);
 	(void)sigaddset(&blocked, SIGUSR2);
-	r = posix_spawnattr_init(&attributes);
-	if (r > 0)
-		return -r;
-	r = posix_spawn_file_actions_init(&actions);
-	if (r > 0) {
-		(void)posix_spawnattr_destroy(&attributes);
-		return -r;
+	if (start->socket == SUCCESSOR_FD ? fcntl(SUCCESSOR_FD, F_SETFD, 0) == 0
+					  : dup2(start->socket, SUCCESSOR_FD) >= 0) {
+		(void)sigprocmask(SIG_SETMASK, &blocked, NULL);
+		(void)execve(start->program, start->arguments, start->environment);
 	}
-	/* These fail for invalid arguments, or without memory */
-	r = posix_spawnattr_setsigmask(&attributes, &blocked);
-	if (r == 0)
-		r = posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
-	if (r == 0)
-		r = posix_spawn_file_actions_adddup2(&actions, socket, SUCCESSOR_FD);
-	if (r == 0)
-		r = posix_spawn(ret_pid, program, &actions, &attributes, arguments,
-				environment);
-	(void)posix_spawn_file_actions_destroy(&actions);
-	(void)posix_spawnattr_destroy(&attributes);
-	return -r;
+	start->error = errno;
+	_exit(EXIT_NOT_EXECUTED);
 }
 
-int spawn_successor(const char *program, char *const arguments[], pid_t *ret_pid,
-		    int *ret_socket)
+/*
+ * As posix_spawn(3) does it, but for CLONE_PARENT: the successor is to be a child of the
+ * service manager from the start. systemd looks at that when it is told MAINPID=, once,
+ * and would not wait for the end of a process that was not its child then. A process that
+ * is the init of its namespace can't have siblings; its child has to do there.
+ */
+static int clone_child(struct start *start, struct spawned *ret_spawned)
+{
+	int flags = CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD;
+	char *stack = malloc(STACK_SIZE), *top;
+	int fd = -EBADF, pid;
+
+	if (!stack)
+		return -ENOMEM;
+	top = (char *)((uintptr_t)(stack + STACK_SIZE) & ~(uintptr_t)63);
+	pid = clone(run_child, top, flags | CLONE_PARENT, start, &fd);
+	if (pid < 0 && errno == EINVAL)
+		pid = clone(run_child, top, flags, start, &fd);
+	if (pid < 0)
+		pid = -errno;
+	free(stack);
+	if (pid < 0)
+		return pid;
+	*ret_spawned = (struct spawned){.pid = pid, .fd = fd};
+	return 0;
+}
+
+static int start_child(struct start *start, struct spawned *ret_spawned)
+{
+	sigset_t all, before;
+	int r;
+
+	(void)sigfillset(&all);
+	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
+	r = clone_child(start, ret_spawned);
+	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (r == 0 && start->error != 0) {
+		(void)spawn_has_ended(ret_spawned, 0); /* reaps it if it is ours */
+		ret_spawned->fd = fd_close(ret_spawned->fd);
+		r = -start->error;
+	}
+	return r;
+}
+
+int spawn_successor(const char *program, char *const arguments[],
+		    struct spawned *ret_spawned, int *ret_socket)
 {
 	_cleanup_close_ int ours = -EBADF, theirs = -EBADF;
+	struct start start = {.program = program, .arguments = arguments};
 	char **environment;
 	int pair[2], r;
 
@@ -124,7 +172,9 @@ int spawn_successor(const char *program, char *const arguments[], pid_t *ret_pid
 	environment = make_environment();
 	if (!environment)
 		return -ENOMEM;
-	r = spawn_with(program, arguments, environment, theirs, ret_pid);
+	start.environment = environment;
+	start.socket = theirs;
+	r = start_child(&start, ret_spawned);
 	free(environment);
 	if (r < 0)
 		return r;
@@ -132,19 +182,52 @@ int spawn_successor(const char *program, char *const arguments[], pid_t *ret_pid
 	return 0;
 }
 
-void spawn_wait_for_end(pid_t pid, uint64_t usec)
+bool spawn_has_ended(const struct spawned *spawned, uint64_t usec)
 {
-	_cleanup_close_ int fd = (int)syscall(SYS_pidfd_open, pid, 0);
-	struct pollfd p = {.fd = fd, .events = POLLIN};
+	struct pollfd p = {.fd = spawned->fd, .events = POLLIN};
+	siginfo_t info;
 
-	/* Interrupted or late: it is asked for by waitid() */
-	if (fd >= 0)
-		(void)poll(&p, 1, (int)(usec / USEC_PER_MSEC));
+	if (poll(&p, 1, (int)(usec / USEC_PER_MSEC)) <= 0)
+		return false;
+	/* Where it is our own child; else its parent reaps it */
+	(void)waitid(P_PID, (id_t)spawned->pid, &info, WEXITED | WNOHANG);
+	return true;
 }
 
-bool spawn_reap(pid_t pid, siginfo_t *ret_info)
+void spawn_kill(const struct spawned *spawned)
 {
-	ret_info->si_pid = 0; /* which waitid() leaves while it lives */
-	return waitid(P_PID, (id_t)pid, ret_info, WEXITED | WNOHANG) < 0 ||
-	       ret_info->si_pid != 0;
+	/* Fails for one that has ended */
+	(void)syscall(SYS_pidfd_send_signal, spawned->fd, SIGKILL, NULL, 0);
+}
+
+/*
+ * PIDFD_GET_INFO of linux/pidfd.h, whose exit_code is from Linux 6.15: the status as
+ * wait(2) tells it, once the process has been reaped.
+ */
+struct pidfd_exit_info {
+	uint64_t mask;
+	uint64_t cgroup_id;
+	uint32_t ids[11];
+	int32_t exit_code;
+};
+
+#define PIDFD_EXIT_INFO (UINT64_C(1) << 3)
+#define PIDFD_GET_EXIT_INFO _IOWR(0xff, 11, struct pidfd_exit_info)
+
+void spawn_explain_end(const struct spawned *spawned, char *ret_text, size_t size)
+{
+	struct pidfd_exit_info info = {.mask = PIDFD_EXIT_INFO};
+	struct pollfd p = {.fd = spawned->fd};
+
+	/* POLLHUP: it has been reaped */
+	(void)poll(&p, 1, REAPED_WAIT_MSEC);
+	if (ioctl(spawned->fd, PIDFD_GET_EXIT_INFO, &info) < 0 ||
+	    !(info.mask & PIDFD_EXIT_INFO))
+		(void)snprintf(ret_text, size, "the new process has ended");
+	else if (WIFEXITED(info.exit_code))
+		(void)snprintf(ret_text, size, "the new process exited with status %d",
+			       WEXITSTATUS(info.exit_code));
+	else
+		(void)snprintf(ret_text, size, "the new process was killed by signal %d",
+			       WTERMSIG(info.exit_code));
 }

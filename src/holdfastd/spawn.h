@@ -2,7 +2,6 @@
 /* How the successor of a takeover is started, and how it ends. Main thread only. */
 #pragma once
 
-#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -15,18 +14,27 @@
  */
 int spawn_find_program(char *ret_path, size_t size);
 
+/* A process that was started. */
+struct spawned {
+	pid_t pid;
+	int fd; /* a pidfd, the owner's to close */
+};
+
 /*
- * Starts program as a child with one end of a socket pair (handover.h), and with this
- * process's environment but for what the service manager told this one alone. Its errors
- * are execve(2)'s as well: posix_spawn(3) returns when the program has been loaded.
- * Returns 0, and then the caller owns *ret_socket and has to reap *ret_pid; or a negative
- * errno.
+ * Starts program with one end of a socket pair (handover.h), and with this process's
+ * environment but for what the service manager told this one alone. It is a sibling of
+ * this process: the manager's child, which reaps it. Returns when the program has been
+ * loaded: 0, and then the caller owns ret_spawned->fd and *ret_socket; or a negative
+ * errno, also one of execve(2)'s.
  */
-int spawn_successor(const char *program, char *const arguments[], pid_t *ret_pid,
-		    int *ret_socket);
+int spawn_successor(const char *program, char *const arguments[],
+		    struct spawned *ret_spawned, int *ret_socket);
 
-/* Waits until a child has ended, at most usec microseconds. It is not reaped. */
-void spawn_wait_for_end(pid_t pid, uint64_t usec);
+/* Waits until it has ended, at most usec microseconds. Returns whether it has. */
+bool spawn_has_ended(const struct spawned *spawned, uint64_t usec);
 
-/* Reaps a child if it has ended. Returns whether it has gone; *ret_info tells how. */
-bool spawn_reap(pid_t pid, siginfo_t *ret_info);
+/* SIGKILL. */
+void spawn_kill(const struct spawned *spawned);
+
+/* Writes how one that has ended did so, as far as it is to be known, for a person. */
+void spawn_explain_end(const struct spawned *spawned, char *ret_text, size_t size);

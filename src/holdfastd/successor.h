@@ -42,7 +42,7 @@ void successor_say_failure(int socket, const char *why);
 
 /*
  * Receives the state of the serving process into vault, which is a new one. socket:
- * borrowed for ever. Returns 0, or a negative errno after it has said why.
+ * taken over. Returns 0, or a negative errno after it has said why.
  */
 int successor_new(int socket, struct vault *vault, struct successor **ret_successor);
 
@@ -65,7 +65,7 @@ uint32_t successor_get_n_connections(const struct successor *successor);
 
 /*
  * Calls released when the service manager listens to this process, or the other process
- * has gone; what it returns is sd_event's: negative ends the loop. Returns 0 or a
+ * has gone; what it returns goes to sd_event. Returns 0 or a
  * negative errno.
  */
 int successor_watch_release(struct successor *successor, sd_event *event,

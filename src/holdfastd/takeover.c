@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,7 +31,8 @@ struct takeover {
 	char **arguments;
 
 	/* Of the one under way */
-	pid_t pid; /* of the successor; 0: none is under way */
+	bool is_under_way;
+	struct spawned successor; /* its fd stays until it has gone */
 	int socket;
 	sd_event_source *message_source;
 	sd_event_source *timer;
@@ -40,7 +40,6 @@ struct takeover {
 	uint32_t n_parcels;      /* that were passed */
 	uint32_t n_parcels_told; /* of them, at the beginning */
 
-	pid_t unreaped; /* a successor that was killed and has not gone yet, or 0 */
 	char why[WHY_SIZE];
 };
 
@@ -52,42 +51,32 @@ struct takeover {
  */
 static void end_successor(struct takeover *takeover, bool has_gone)
 {
-	siginfo_t info;
-
-	if (has_gone)
-		spawn_wait_for_end(takeover->pid, TAKEOVER_END_USEC_MAX);
-	if (has_gone && spawn_reap(takeover->pid, &info)) {
-		if (takeover->why[0] != '\0')
-			return;
-		(void)snprintf(takeover->why, sizeof(takeover->why),
-			       info.si_code == CLD_EXITED
-				       ? "the new process exited with status %d"
-				       : "the new process was killed by signal %d",
-			       info.si_status);
+	if (has_gone && spawn_has_ended(&takeover->successor, TAKEOVER_END_USEC_MAX)) {
+		if (takeover->why[0] == '\0')
+			spawn_explain_end(&takeover->successor, takeover->why,
+					  sizeof(takeover->why));
+		takeover->successor.fd = fd_close(takeover->successor.fd);
 		return;
 	}
 	if (takeover->why[0] == '\0')
 		(void)snprintf(takeover->why, sizeof(takeover->why),
 			       "the new process hung up");
-	/* It is our child and not reaped, so the pid is nobody else's */
-	(void)kill(takeover->pid, SIGKILL);
-	spawn_wait_for_end(takeover->pid, TAKEOVER_END_USEC_MAX);
-	if (!spawn_reap(takeover->pid, &info))
-		takeover->unreaped = takeover->pid;
+	spawn_kill(&takeover->successor);
+	/* One that does not go at once holds up the next takeover: see is_free() */
+	if (spawn_has_ended(&takeover->successor, TAKEOVER_END_USEC_MAX))
+		takeover->successor.fd = fd_close(takeover->successor.fd);
 }
 
 static pid_t forget(struct takeover *takeover)
 {
-	pid_t pid = takeover->pid;
-
 	takeover->message_source =
 		sd_event_source_disable_unref(takeover->message_source);
 	takeover->timer = sd_event_source_disable_unref(takeover->timer);
 	takeover->socket = fd_close(takeover->socket);
-	takeover->pid = 0;
+	takeover->is_under_way = false;
 	takeover->is_ready = false;
 	takeover->n_parcels = 0;
-	return pid;
+	return takeover->successor.pid;
 }
 
 static void set_why(struct takeover *takeover, const char *why)
@@ -243,7 +232,7 @@ static int tell_state(struct takeover *takeover)
 /* The successor serves: the manager is told, then the successor may speak to it. */
 static void leave(struct takeover *takeover)
 {
-	pid_t pid = takeover->pid;
+	pid_t pid = takeover->successor.pid;
 
 	/*
 	 * Should the manager not hear of it, it sees the end of this process as that of
@@ -289,8 +278,8 @@ static void offer(struct takeover *takeover, uint64_t stopped_usec)
 			return;
 		}
 		set_why(takeover, "the new process has died after it had begun to serve");
-		takeover->ended(takeover->userdata, TAKEOVER_LOST, takeover->pid,
-				takeover->why);
+		takeover->ended(takeover->userdata, TAKEOVER_LOST,
+				takeover->successor.pid, takeover->why);
 		return;
 	}
 	gate_open(&shared->gate);
@@ -320,13 +309,11 @@ static void hand_over_if_settled(struct takeover *takeover)
 /* Whether all of the last one has gone. */
 static bool is_free(struct takeover *takeover)
 {
-	siginfo_t info;
-
-	if (takeover->pid != 0)
+	if (takeover->is_under_way)
 		return false;
-	if (takeover->unreaped != 0 && !spawn_reap(takeover->unreaped, &info))
+	if (takeover->successor.fd >= 0 && !spawn_has_ended(&takeover->successor, 0))
 		return false;
-	takeover->unreaped = 0;
+	takeover->successor.fd = fd_close(takeover->successor.fd);
 	return true;
 }
 
@@ -334,8 +321,7 @@ void takeover_look(struct takeover *takeover)
 {
 	int r;
 
-	(void)is_free(takeover); /* reaps what the last one has left */
-	if (takeover->pid == 0)
+	if (!takeover->is_under_way)
 		return;
 	r = tell_parcels(takeover);
 	if (r < 0 && r != -EAGAIN)
@@ -388,11 +374,15 @@ static int on_timeout(sd_event_source *source, uint64_t usec, void *userdata)
 	struct takeover *takeover = userdata;
 
 	(void)source, (void)usec;
-	(void)snprintf(takeover->why, sizeof(takeover->why),
-		       "the new process was not ready after %llu ms (--takeover-timeout=)",
-		       (unsigned long long)(takeover->shared->options
-						    ->takeover_timeout_usec /
-					    USEC_PER_MSEC));
+	if (takeover->is_ready)
+		set_why(takeover, "the service manager has not answered in time");
+	else
+		(void)snprintf(takeover->why, sizeof(takeover->why),
+			       "the new process was not ready after %llu ms "
+			       "(--takeover-timeout=)",
+			       (unsigned long long)(takeover->shared->options
+							    ->takeover_timeout_usec /
+						    USEC_PER_MSEC));
 	roll_back(takeover, false);
 	return 0;
 }
@@ -434,12 +424,14 @@ static int start(struct takeover *takeover, const char *program, char *const arg
 	if (r < 0)
 		return r;
 	log_line(LOG_INFO, MESSAGE_TAKEOVER, "ready to restart and pass connfd");
-	r = spawn_successor(program, arguments, &takeover->pid, &takeover->socket);
+	r = spawn_successor(program, arguments, &takeover->successor, &takeover->socket);
 	if (r < 0) {
 		give_end(takeover->shared->vault);
 		return r;
 	}
-	log_line(LOG_INFO, MESSAGE_TAKEOVER, "forked pid: %d", (int)takeover->pid);
+	takeover->is_under_way = true;
+	log_line(LOG_INFO, MESSAGE_TAKEOVER, "forked pid: %d",
+		 (int)takeover->successor.pid);
 	return 0;
 }
 
@@ -489,6 +481,7 @@ int takeover_new(struct shared *shared, sd_event *event, char *arguments[],
 		.userdata = userdata,
 		.arguments = arguments,
 		.socket = -EBADF,
+		.successor = {.fd = -EBADF},
 	};
 	r = spawn_find_program(takeover->program, sizeof(takeover->program));
 	if (r < 0) {

@@ -62,7 +62,7 @@ bool worker_stop_all(struct shared *shared, uint64_t until_usec)
 	return false;
 }
 
-void worker_let_go_all(struct shared *shared)
+void worker_let_go_all(struct shared *shared, uint64_t until_usec)
 {
 	unsigned n = 0;
 
@@ -72,8 +72,11 @@ void worker_let_go_all(struct shared *shared)
 		TAILQ_FOREACH(connection, &shared->workers[i].all, all_entry)
 		{
 			connection_let_go(connection);
-			if (++n % LET_GO_STEP == 0)
-				(void)usleep(LET_GO_BREATH_USEC);
+			if (++n % LET_GO_STEP != 0)
+				continue;
+			if (time_now_usec() > until_usec)
+				return;
+			(void)usleep(LET_GO_BREATH_USEC);
 		}
 	}
 }

@@ -31,6 +31,7 @@
 /* Sockets that are let go without a break, and the break; see worker_let_go_all(). */
 #define LET_GO_STEP 16u
 #define LET_GO_BREATH_USEC 50
+#define LET_GO_USEC_MAX (300 * USEC_PER_MSEC)
 
 #define LIMIT_QUIET_USEC (10 * USEC_PER_SEC)
 /*
@@ -123,9 +124,10 @@ bool worker_stop_all(struct shared *shared, uint64_t until_usec);
 /*
  * Closes this process's copies of all connections' sockets, for good: the workers wait at
  * the gate, and another process serves. Slowly, so that it and its peers have the CPUs:
- * at the end of a process the kernel would do it at once.
+ * at the end of a process the kernel closes at once, which is what comes of those that
+ * are left at until_usec (CLOCK_MONOTONIC).
  */
-void worker_let_go_all(struct shared *shared);
+void worker_let_go_all(struct shared *shared, uint64_t until_usec);
 
 /* ---- for its connections, in its thread (or before that runs) ---- */
 

@@ -7,7 +7,8 @@
  * Until then it changes nothing that the other process could notice: no record, no
  * socket, and nothing in the store. What it sees may be half of a change; then the slot
  * is noted again when the change is complete, so what it makes of a half is thrown away
- * by the next look. Main thread only, before there are workers that run.
+ * by the next look. Main thread only, before there are workers that run; only
+ * follow_done() runs beside them.
  */
 #pragma once
 

@@ -133,6 +133,37 @@ def test_reload_brings_the_configuration_as_it_is_now(controlled):
 
 
 @pytest.mark.stages("systemd")
+def test_manager_waits_for_the_end_of_a_process_that_took_over(controlled):
+    """It does so for its own children only; of another it looks at nothing but the name."""
+    instance = controlled.instance
+    with instance.connect() as client:
+        old = instance.main_pid()
+        instance.reload()
+        new = instance.wait_alone(old)
+        since = instance.mark()
+        instance.restart()
+        assert echoes(client)
+        instance.wait_line("Stopping on SIGTERM", since=since)
+        status = controlled.run("systemctl", "show", "-P", "ExecMainStatus", instance.service_unit)
+        assert status.stdout.strip() == "0"
+    assert not [line for line in instance.manager_lines() if f"process {new} which" in line]
+    assert not [line for line in instance.manager_lines() if "left-over process" in line]
+
+
+@pytest.mark.stages("keeper")
+def test_successor_without_control_socket_leaves_none(controlled):
+    program = stages.built_program("holdfastd")
+    old = controlled.instance.main_pid()
+    command = ("takeover", f"--socket={controlled.path}")
+    assert controlled.ctl(*command, "--", program, "echo").returncode == 0
+    controlled.instance.wait_alone(old)
+    controlled.instance.wait_ready()
+    result = controlled.ctl(*command)
+    assert result.returncode == 1
+    assert "can't ask" in result.stderr
+
+
+@pytest.mark.stages("systemd")
 def test_reload_with_a_mistake_fails_and_changes_nothing(controlled):
     instance = controlled.instance
     with instance.connect() as client:
