@@ -19,7 +19,7 @@ import streams
 # them is the same state (posix_spawn(3) alone resets more than a hundred signals)
 RUN_MAX = 8
 # A sanitizer makes thousands of calls of its own, before main() and in it: of those a sample
-SANITIZED_POINTS = 40
+SANITIZED_POINTS = 12
 # What the successor does after the old process has gone
 CALLS_AFTER_EXIT = 8
 REACHED, NOT_REACHED = 0, 3
