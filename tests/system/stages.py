@@ -262,6 +262,14 @@ class Instance:
             # No manager tells others of this, and /proc can't be waited for
             time.sleep(0.001)
 
+    def wait_n_processes(self, n, timeout=PATIENCE_SECONDS):
+        """Waits until the service has n processes in all: a zombie, not yet collected, is one."""
+        deadline = time.monotonic() + timeout
+        while len(self.processes()) != n:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not {n} processes in {timeout} s: {self.processes()}")
+            time.sleep(0.001)  # As above
+
     def program_path(self):
         """Where this process sees the program that the service is started from."""
         raise NotImplementedError

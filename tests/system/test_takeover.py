@@ -209,7 +209,7 @@ def test_fifty_takeovers_leave_nothing_behind(stage):
             if i == 5:
                 n_fds, n_stored, resident = measure()
         instance.wait_ready()
-        assert len(instance.processes()) == 1
+        instance.wait_n_processes(1)
         after = measure()
     # A parcel more or less, by the moment of the look; the sanitizers' memory is their own
     assert after[0] <= n_fds + 32
