@@ -226,11 +226,26 @@ static int be_heard(struct server *server)
 	return 0;
 }
 
-static int on_released(void *userdata)
+static int on_released(void *userdata, bool is_heard)
 {
 	struct server *server = userdata;
-	int r = be_heard(server);
 
+	if (!is_heard) {
+		log_line(LOG_ERR, MESSAGE_TAKEOVER,
+			 "Leaving, to be started again: the old process has died before "
+			 "the service manager knew of this one");
+		return sd_event_exit(server->event, EXIT_STATUS_AGAIN);
+	}
+	return be_heard(server) < 0 ? sd_event_exit(server->event, EXIT_FAILURE) : 0;
+}
+
+/* What sd_event does with an error of a callback is to go on without its source. */
+static int set_next_time(struct server *server, sd_event_source *source, uint64_t usec)
+{
+	int r = sd_event_source_set_time_relative(source, usec);
+
+	if (r >= 0)
+		r = sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 	return r < 0 ? sd_event_exit(server->event, EXIT_FAILURE) : 0;
 }
 
@@ -272,8 +287,7 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata)
 		return sd_event_exit(server->event, EXIT_STATUS_IDLE);
 	}
 	(void)usec;
-	r = sd_event_source_set_time_relative(source, TICK_USEC);
-	return r < 0 ? r : sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+	return set_next_time(server, source, TICK_USEC);
 }
 
 /*
@@ -285,7 +299,6 @@ static int on_watchdog(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	struct server *server = userdata;
 	bool all_alive = true;
-	int r;
 
 	for (unsigned i = 0; i < server->shared.n_workers; i++) {
 		struct worker *worker = &server->shared.workers[i];
@@ -307,8 +320,7 @@ static int on_watchdog(sd_event_source *source, uint64_t usec, void *userdata)
 		/* Missed, the next one is in time too */
 		(void)sd_notify(0, "WATCHDOG=1");
 	(void)usec;
-	r = sd_event_source_set_time_relative(source, server->watchdog_usec / 3);
-	return r < 0 ? r : sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+	return set_next_time(server, source, server->watchdog_usec / 3);
 }
 
 static void wake_workers(void *userdata)

@@ -39,7 +39,7 @@ struct successor {
 	bool is_sorted; /* the workers' idle lists are in order */
 
 	sd_event_source *source;
-	int (*released)(void *userdata);
+	int (*released)(void *userdata, bool is_heard);
 	void *userdata;
 };
 

@@ -411,6 +411,7 @@ static int on_release(sd_event_source *source, int fd, uint32_t events, void *us
 	struct successor *successor = userdata;
 	struct handover message;
 	int fds[HANDOVER_FDS_MAX], r;
+	bool is_heard;
 
 	(void)source, (void)events;
 	r = handover_receive(fd, 0, &message, fds);
@@ -418,13 +419,15 @@ static int on_release(sd_event_source *source, int fd, uint32_t events, void *us
 		return 0;
 	if (r == HANDOVER_MESSAGE)
 		handover_close_fds(&message, fds);
+	is_heard = r == HANDOVER_MESSAGE && message.type == HANDOVER_RELEASED;
 	successor->source = sd_event_source_disable_unref(successor->source);
 	successor->socket = fd_close(successor->socket);
-	return successor->released(successor->userdata);
+	return successor->released(successor->userdata, is_heard);
 }
 
 int successor_watch_release(struct successor *successor, sd_event *event,
-			    int (*released)(void *userdata), void *userdata)
+			    int (*released)(void *userdata, bool is_heard),
+			    void *userdata)
 {
 	successor->released = released;
 	successor->userdata = userdata;

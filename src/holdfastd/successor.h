@@ -11,6 +11,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -64,9 +65,11 @@ int successor_take_control_fd(struct successor *successor);
 uint32_t successor_get_n_connections(const struct successor *successor);
 
 /*
- * Calls released when the service manager listens to this process, or the other process
- * has gone; what it returns goes to sd_event. Returns 0 or a
- * negative errno.
+ * Calls released once, with whether the service manager listens to this process. If not,
+ * the other process has died before it has seen to that: nothing that this process puts
+ * would be stored, so it has to leave, to be started again. What released returns goes to
+ * sd_event. Returns 0 or a negative errno.
  */
 int successor_watch_release(struct successor *successor, sd_event *event,
-			    int (*released)(void *userdata), void *userdata);
+			    int (*released)(void *userdata, bool is_heard),
+			    void *userdata);

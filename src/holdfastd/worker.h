@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A worker: one thread of the data plane, with an epoll, a packer and a pipe pool of its
- * own. It shares nothing with other workers but the counters in struct server and what
+ * own. It shares nothing with other workers but the counters in struct shared and what
  * the vault says is shared. It runs epoll itself: an event loop that does work for every
  * source at every event would not stay flat in the number of connections.
  */

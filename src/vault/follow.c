@@ -314,6 +314,7 @@ void follow_go_on(struct vault *vault)
 {
 	forget_early_entries(vault);
 	pthread_mutex_lock(&vault->lock);
+	vault->is_counting = true;
 	for (uint32_t i = 0; i < vault->parcels_end; i++) {
 		struct vault_parcel *parcel = &vault->parcels[i];
 
@@ -354,6 +355,9 @@ uint32_t follow_done(struct vault *vault, uint32_t n_slots)
 	for (uint32_t slot = n_slots; slot-- > 0;)
 		if (vault->adopted[slot].n_fds != ADOPTED_TAKEN)
 			n_reset += free_untaken(vault, slot);
+	pthread_mutex_lock(&vault->lock);
+	vault->is_counting = false;
+	pthread_mutex_unlock(&vault->lock);
 	free(vault->adopted);
 	vault->adopted = NULL;
 	vault->n_adopted = 0;

@@ -424,6 +424,11 @@ uint32_t vault_take_slots(struct vault *vault, uint32_t *ret_slots, uint32_t n)
 	pthread_mutex_lock(&vault->lock);
 	while (taken < n && vault->n_free_slots > 0)
 		ret_slots[taken++] = vault->free_slots[--vault->n_free_slots];
+	/* Fresh ones only where they are needed, or each takeover would use up some */
+	if (taken > 0)
+		n = 0;
+	else if (vault->is_counting && n > 1)
+		n = 1;
 	while (taken < n && header->n_slots_used < header->n_slots)
 		ret_slots[taken++] = header->n_slots_used++;
 	pthread_mutex_unlock(&vault->lock);

@@ -89,6 +89,7 @@ struct vault {
 	uint32_t *free_slots;
 	uint32_t n_free_slots;
 	uint32_t free_slots_size;
+	bool is_counting; /* follow_done() has still to find the free slots */
 
 	/* Main thread only. */
 	int poll_fd;  /* an epoll of the next two */

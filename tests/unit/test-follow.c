@@ -973,6 +973,29 @@ static void what_nobody_has_taken_is_freed(void **state)
 	(void)close(token);
 }
 
+/* Or every takeover under load would use up a batch for each worker. */
+static void fresh_slots_are_taken_one_by_one_before_the_free_are_known(void **state)
+{
+	struct scene *scene = *state;
+	uint32_t batch[8], n_slots, many[8];
+
+	park_many(scene->house, N_ELEMENTS(many), many);
+	begin(scene);
+	(void)look(scene);
+	n_slots = scene->vault->ledger.header->n_slots_used;
+	follow_go_on(scene->vault);
+	assert_int_equal(vault_take_slots(scene->vault, batch, N_ELEMENTS(batch)), 1);
+	assert_int_equal(batch[0], n_slots);
+	(void)follow_done(scene->vault, n_slots);
+	for (uint32_t i = n_slots - (uint32_t)N_ELEMENTS(many); i > 0; i--)
+		assert_int_equal(vault_take_slots(scene->vault, batch, 1), 1);
+	assert_int_equal(scene->vault->ledger.header->n_slots_used, n_slots + 1);
+	/* None is free: a batch of fresh ones */
+	assert_int_equal(vault_take_slots(scene->vault, batch, N_ELEMENTS(batch)),
+			 N_ELEMENTS(batch));
+	go_on_as_follower(scene);
+}
+
 static void empty_parcels_can_be_put_into(void **state)
 {
 	struct scene *scene = *state;
@@ -1540,6 +1563,7 @@ int main(void)
 		TEST(without_a_follower_nothing_is_noted),
 		TEST(free_slots_go_on_exactly_once),
 		TEST(what_nobody_has_taken_is_freed),
+		TEST(fresh_slots_are_taken_one_by_one_before_the_free_are_known),
 		TEST(empty_parcels_can_be_put_into),
 		TEST(manager_is_told_nothing_before_it_listens),
 		TEST(parcels_go_when_their_entries_have_died),

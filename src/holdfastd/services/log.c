@@ -327,6 +327,7 @@ static void job_written(struct log_job *job)
 		/* Without memory, or with another reader, it can't be continued exactly */
 		connection_abort(connection,
 				 "what was logged could not be taken from its pipe");
+		connection_set_in_hand(connection, false);
 		return;
 	}
 	flow_note_drained(flow, &connection->worker->pipes, job->n_bytes);
