@@ -15,6 +15,8 @@
 
 #include <systemd/sd-journal.h>
 
+#include "base/slice.h"
+
 #define JOURNAL_SOCKET "/run/systemd/journal/socket"
 /* How long the thread rests before it tries a tracked entry again. */
 #define RETRY_MSEC 100
@@ -247,6 +249,8 @@ static struct log_entry *queue_pop(size_t *ret_n_dropped)
 static void *log_thread(void *unused)
 {
 	(void)unused;
+	/* It may have been started within a takeover */
+	slice_reset();
 	for (;;) {
 		size_t n_dropped;
 		struct log_entry *entry = queue_pop(&n_dropped);

@@ -13,6 +13,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/slice.h"
 #include "base/time.h"
 #include "holdfastd/capacity.h"
 #include "holdfastd/control.h"
@@ -600,8 +601,10 @@ int server_run(const struct options *options, const struct inheritance *inherita
 		r = EXIT_FAILURE;
 	}
 	control_flush(server.control, CONTROL_FLUSH_USEC);
-	if (server.is_handed_over)
+	if (server.is_handed_over) {
+		slice_shorten();
 		worker_let_go_all(&server.shared, time_now_usec() + LET_GO_USEC_MAX);
+	}
 	/* Lines only: what matters is in the store already */
 	log_flush(100 * USEC_PER_MSEC);
 	return r;

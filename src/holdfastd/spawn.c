@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/slice.h"
 #include "base/time.h"
 #include "holdfastd/handover.h"
 
@@ -103,6 +104,8 @@ static int run_child(void *userdata)
 	/* Else the successor could be ended by the next request for a takeover */
 	(void)sigemptyset(&blocked);
 	(void)sigaddset(&blocked, SIGUSR2);
+	/* Nobody waits for all that it does before it is told to go */
+	slice_shorten();
 	if (start->socket == SUCCESSOR_FD ? fcntl(SUCCESSOR_FD, F_SETFD, 0) == 0
 					  : dup2(start->socket, SUCCESSOR_FD) >= 0) {
 		(void)sigprocmask(SIG_SETMASK, &blocked, NULL);

@@ -8,6 +8,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/slice.h"
 #include "base/time.h"
 #include "holdfastd/crash.h"
 #include "holdfastd/listener.h"
@@ -400,6 +401,7 @@ int successor_take_over(struct successor *successor, struct shared *shared)
 	}
 	pause_usec = time_now_usec() - go.usec;
 	clean_up(successor, n_slots);
+	slice_reset();
 	say(successor, pause_usec);
 	return 0;
 }

@@ -13,6 +13,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/pipe.h"
+#include "base/slice.h"
 #include "base/time.h"
 #include "holdfastd/accept.h"
 #include "holdfastd/crash.h"
@@ -396,6 +397,7 @@ static void *worker_thread(void *userdata)
 
 	crash_set_worker(worker->index);
 	gate_pass(&worker->shared->gate);
+	slice_reset();
 	worker->now_usec = time_now_usec();
 	accept_watch(worker);
 	for (;;) {

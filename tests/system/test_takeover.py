@@ -12,6 +12,7 @@ import threading
 import pytest
 
 import disturbances
+import questions
 import stages
 import streams
 from questions import echoes, replace_program, serving_stream
@@ -67,6 +68,21 @@ def test_journal_tells_it_as_the_demonstration_did(stage):
     assert f"pid: {new}, conn read 5 bytes, val: [53 54 55 56 10 0 0 0]" in lines
     n_connections, from_pid, _ = instance.wait_line(PAUSED, since=since).groups()
     assert (n_connections, from_pid) == ("1", str(old))
+
+
+def test_new_process_serves_with_the_time_slice_of_the_old_one(stage):
+    """It gets ready in short ones."""
+    instance = stage.start("echo")
+
+    def slices():
+        texts = [path.read_text() for path in (instance.proc() / "task").glob("*/sched")]
+        return {match for text in texts for match in re.findall(r"se\.slice +: +(\d+)", text)}
+
+    before = slices()
+    instance.takeover()
+    with instance.connect() as client:
+        assert echoes(client)
+        questions.wait_until(lambda: slices() == before)
 
 
 def test_takeover_of_nothing_receives_nothing(stage):
