@@ -58,7 +58,7 @@ FILES = {
     "etc/hostname": "holdfast-test\n",
 }
 
-PACKAGES = ("apt", "systemd", "systemd-sysv", "libsystemd0")
+PACKAGES = ("apt", "rpm", "systemd", "systemd-sysv", "libsystemd0")
 
 # What the tests' own host had to be told about its package archive, if anything
 INHERITED_APT_OPTIONS = re.compile(
