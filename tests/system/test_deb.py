@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 
+import checkout
 import conftest
 import debs
 import machine
@@ -170,20 +171,9 @@ def when_built(output):
     return int(email.utils.parsedate_to_datetime(date).timestamp())
 
 
-def made_by_git_and_builds(directory, names):
-    """Of a directory of the tree: what .gitignore names, and git's own."""
-    made = {".git", "__pycache__", ".pytest_cache", "out"}
-    if directory == str(stages.source_directory()):
-        made.update(name for name in names if name.startswith("build"))
-    return made.intersection(names)
-
-
 def test_builds_of_one_commit_are_identical(output, tmp_path):
     """The second one from elsewhere, without git, and out of older files with other modes."""
-    source, again = tmp_path / "checkout", tmp_path / "again"
-    shutil.copytree(stages.source_directory(), source, ignore=made_by_git_and_builds)
-    subprocess.run(["chmod", "-R", "go-rwx", source], check=True)
-    subprocess.run(["find", source, "-exec", "touch", "-d@1000000000", "{}", "+"], check=True)
+    source, again = checkout.make(tmp_path / "checkout"), tmp_path / "again"
     before = sorted(source.rglob("*"))
     debs.build(
         again,

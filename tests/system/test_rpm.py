@@ -11,6 +11,7 @@ import subprocess
 
 import pytest
 
+import checkout
 import conftest
 import rpms
 import stages
@@ -108,12 +109,8 @@ def test_rpmlint_finds_nothing(package):
 
 
 def test_builds_of_one_commit_are_identical(package, tmp_path):
-    """The second one from elsewhere, without git, and as a careful person has checked it out."""
-    source, again = tmp_path / "checkout", tmp_path / "again"
-    ignored = shutil.ignore_patterns("build*", "out", ".git", "__pycache__", ".pytest_cache")
-    shutil.copytree(TREE, source, ignore=ignored, copy_function=shutil.copy)
-    shutil.copy(TREE / "packaging/build-rpm", source / "packaging/")
-    subprocess.run(["chmod", "-R", "go-rwx", source], check=True)
+    """The second one from elsewhere, without git, and out of older files with other modes."""
+    source, again = checkout.make(tmp_path / "checkout"), tmp_path / "again"
     before = sorted(source.rglob("*"))
     when = rpms.query(package, "--queryformat=%{BUILDTIME}")
     environment = {"SOURCE_DATE_EPOCH": when, "TZ": "Asia/Tokyo"}
