@@ -9,3 +9,16 @@
 #define INSTANCE_OBJECT "/holdfast"
 #define INSTANCE_INTERFACE "holdfast.Instance1"
 #define INSTANCE_TAKEOVER "Takeover"
+#define INSTANCE_LIST "ListConnections"
+#define INSTANCE_GET "GetConnection"
+#define INSTANCE_CLOSE "CloseConnection"
+
+/* The most connections that one answer of INSTANCE_LIST has. */
+#define INSTANCE_PAGE_MAX 256u
+
+/*
+ * One connection: id, service, peer, listener, upstream (empty: none); age and idle time
+ * in microseconds; bytes received from the client and sent to it; bytes pending in the
+ * direction from it and to it; restarts survived, worker, state.
+ */
+#define INSTANCE_CONNECTION "tssssttttttuus"

@@ -199,11 +199,21 @@ static size_t n_unsent(const struct connection *connection)
 	return 0;
 }
 
-static void begin_reset(struct connection *connection)
+static void end_lingering(struct connection *connection)
+{
+	if (connection_has_failed(connection))
+		connection_abort(connection, "a peer reset it");
+	else if (connection->n_unsent > 0)
+		connection_abort(connection, "it was to be closed, and takes no bytes");
+	else
+		end_in_order(connection);
+}
+
+static void begin_to_linger(struct connection *connection)
 {
 	connection->n_unsent = n_unsent(connection);
 	if (connection->n_unsent == 0) {
-		connection_abort(connection, "a peer reset it");
+		end_lingering(connection);
 		return;
 	}
 	connection->state = CONNECTION_LINGERING;
@@ -221,7 +231,7 @@ static void linger_on(struct connection *connection)
 		connection->since_usec = now;
 	connection->n_unsent = n;
 	if (n == 0 || now - connection->since_usec >= LINGER_USEC_MAX)
-		connection_abort(connection, "a peer reset it");
+		end_lingering(connection);
 	else
 		worker_set_soon(connection->worker, connection);
 }
@@ -242,8 +252,8 @@ static void settle(struct connection *connection)
 	kill_flows_into_failed(connection);
 	if (!is_over(connection))
 		return;
-	if (connection_has_failed(connection))
-		begin_reset(connection);
+	if (connection_has_failed(connection) || connection->is_closing)
+		begin_to_linger(connection);
 	else
 		end_in_order(connection);
 }
@@ -252,7 +262,7 @@ void connection_set_timer(struct connection *connection)
 {
 	struct worker *worker = connection->worker;
 
-	if (!connection_has_failed(connection)) {
+	if (!connection_has_failed(connection) && !connection->is_closing) {
 		worker_set_idle(worker, connection);
 		return;
 	}
@@ -270,6 +280,16 @@ static void note_active(struct connection *connection)
 	connection->active_usec = connection->worker->now_usec;
 	connection->record->active_usec = connection->worker->now_usec;
 	connection_set_timer(connection);
+}
+
+static void note_moved(struct connection *connection)
+{
+	uint64_t n = n_moved(connection);
+
+	atomic_fetch_add_explicit(&connection->worker->n_bytes_moved,
+				  n - connection->n_moved_noted, memory_order_relaxed);
+	connection->n_moved_noted = n;
+	note_active(connection);
 }
 
 static void note_failure(struct connection *connection)
@@ -294,10 +314,8 @@ static void move(struct connection *connection)
 		else if (r == FLOW_NEEDS_PIPE)
 			worker_wait_for_pipe(worker, connection);
 	}
-	if (n_moved(connection) != connection->n_moved_noted) {
-		connection->n_moved_noted = n_moved(connection);
-		note_active(connection);
-	}
+	if (n_moved(connection) != connection->n_moved_noted)
+		note_moved(connection);
 	if (connection_has_failed(connection) && !connection->failure_noted)
 		note_failure(connection);
 }
@@ -394,6 +412,48 @@ void connection_note_events(struct peer *peer, uint32_t events)
 	}
 }
 
+void connection_close(struct connection *connection)
+{
+	/* It ends already */
+	if (connection->is_closing || connection_has_failed(connection) ||
+	    connection->state == CONNECTION_CLOSED)
+		return;
+	connection_log(connection, LOG_NOTICE, MESSAGE_ENDED,
+		       "Connection %llu is closed on request",
+		       (unsigned long long)connection->record->id);
+	connection->is_closing = true;
+	if (connection->state == CONNECTION_CONNECTING) {
+		connection_set_in_hand(connection, true);
+		end_in_order(connection);
+		connection_set_in_hand(connection, false);
+		return;
+	}
+	for (unsigned i = 0; i < connection->n_flows; i++)
+		flow_finish(&connection->flows[i]);
+	connection_set_timer(connection);
+	connection_advance(connection);
+}
+
+void connection_reset(struct connection *connection)
+{
+	if (connection->state == CONNECTION_CLOSED)
+		return;
+	connection_log(connection, LOG_NOTICE, MESSAGE_RESET,
+		       "Connection %llu is reset on request",
+		       (unsigned long long)connection->record->id);
+	connection_set_in_hand(connection, true);
+	connection_abort(connection, "on request");
+	connection_set_in_hand(connection, false);
+}
+
+static const char *explain_timeout(const struct connection *connection)
+{
+	if (connection_has_failed(connection))
+		return "a peer reset it, and the other takes no bytes";
+	return connection->is_closing ? "it was to be closed, and takes no bytes"
+				      : "idle for too long";
+}
+
 void connection_timeout(struct connection *connection)
 {
 	connection_set_in_hand(connection, true);
@@ -405,10 +465,7 @@ void connection_timeout(struct connection *connection)
 		linger_on(connection);
 		break;
 	case CONNECTION_OPEN:
-		connection_abort(connection,
-				 connection_has_failed(connection)
-					 ? "a peer reset it, and the other takes no bytes"
-					 : "idle for too long");
+		connection_abort(connection, explain_timeout(connection));
 		break;
 	case CONNECTION_CLOSED:
 		break;

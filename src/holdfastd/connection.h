@@ -42,7 +42,7 @@ enum connection_state {
 	CONNECTION_CONNECTING, /* relay: the upstream has not answered yet; no byte was
 				  read */
 	CONNECTION_OPEN,
-	CONNECTION_LINGERING, /* to be reset once what was sent has arrived */
+	CONNECTION_LINGERING, /* to be reset or closed once what was sent has arrived */
 	CONNECTION_CLOSED, /* everything is given back; only the memory is left, until the
 			    * batch of events that may name it is over */
 };
@@ -75,6 +75,7 @@ struct connection {
 	uint64_t n_moved_noted; /* as of active_usec */
 
 	bool failure_noted; /* that one of its sides has failed */
+	bool is_closing;    /* connection_close() was called */
 	bool is_ready;      /* in the worker's list of those with more to do */
 	bool is_waiting_for_pipe;
 	TAILQ_ENTRY(connection) ready_entry;
@@ -146,6 +147,18 @@ void connection_note_events(struct peer *peer, uint32_t events);
 
 /* Resets both sides at once and frees the slot; why is for the log. */
 void connection_abort(struct connection *connection, const char *why);
+
+/*
+ * Ends it in order, though neither peer has: takes nothing more from them, delivers what
+ * is pending, waits until both kernels have acknowledged it, and closes. A peer that
+ * takes nothing for LINGER_USEC_MAX is reset. The ledger does not have it: the next
+ * process, if there is one before that, goes on with what is left. In its worker's
+ * thread; it may be closed afterwards.
+ */
+void connection_close(struct connection *connection);
+
+/* Resets both sides at once, because somebody wants it. As above. */
+void connection_reset(struct connection *connection);
 
 /* Puts its sockets into the store under generation (packer_put()); logs what fails. */
 int connection_put(struct connection *connection, uint32_t generation);

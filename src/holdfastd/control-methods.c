@@ -71,6 +71,97 @@ void control_call_succeed(struct control_call *call, pid_t pid)
 		free(call);
 }
 
+static int append_connection(sd_bus_message *message,
+			     const struct connection_report *report)
+{
+	return sd_bus_message_append(message, INSTANCE_CONNECTION, report->id,
+				     report->service, report->peer, report->listener,
+				     report->upstream, report->age_usec,
+				     report->idle_usec, report->received, report->sent,
+				     report->pending_from, report->pending_to,
+				     report->n_restarts, report->worker, report->state);
+}
+
+static int append_struct(sd_bus_message *message, const struct connection_report *report)
+{
+	int r;
+
+	if ((r = sd_bus_message_open_container(message, 'r', INSTANCE_CONNECTION)) < 0 ||
+	    (r = append_connection(message, report)) < 0)
+		return r;
+	return sd_bus_message_close_container(message);
+}
+
+static int append_list(sd_bus_message *message, uint32_t next,
+		       const struct connection_report *reports, uint32_t n)
+{
+	int r;
+
+	if ((r = sd_bus_message_append(message, "u", next)) < 0 ||
+	    (r = sd_bus_message_open_container(message, 'a',
+					       "(" INSTANCE_CONNECTION ")")) < 0)
+		return r;
+	for (uint32_t i = 0; i < n; i++)
+		if (reports[i].id != 0 && (r = append_struct(message, &reports[i])) < 0)
+			return r;
+	return sd_bus_message_close_container(message);
+}
+
+static int reply_list(sd_bus_message *call, uint32_t next,
+		      const struct connection_report *reports, uint32_t n)
+{
+	sd_bus_message *reply = NULL;
+	int r;
+
+	r = sd_bus_message_new_method_return(call, &reply);
+	if (r >= 0)
+		r = append_list(reply, next, reports, n);
+	if (r >= 0)
+		r = sd_bus_send(NULL, reply, NULL);
+	(void)sd_bus_message_unref(reply);
+	return r;
+}
+
+void control_call_list(struct control_call *call, uint32_t next,
+		       const struct connection_report *reports, uint32_t n)
+{
+	if (call->client)
+		call_finish(call, reply_list(call->message, next, reports, n));
+	else
+		free(call);
+}
+
+static int reply_report(sd_bus_message *call, const struct connection_report *report)
+{
+	sd_bus_message *reply = NULL;
+	int r;
+
+	r = sd_bus_message_new_method_return(call, &reply);
+	if (r >= 0)
+		r = append_connection(reply, report);
+	if (r >= 0)
+		r = sd_bus_send(NULL, reply, NULL);
+	(void)sd_bus_message_unref(reply);
+	return r;
+}
+
+void control_call_report(struct control_call *call,
+			 const struct connection_report *report)
+{
+	if (call->client)
+		call_finish(call, reply_report(call->message, report));
+	else
+		free(call);
+}
+
+void control_call_done(struct control_call *call)
+{
+	if (call->client)
+		call_finish(call, sd_bus_reply_method_return(call->message, NULL));
+	else
+		free(call);
+}
+
 void control_call_fail(struct control_call *call, int error, const char *text)
 {
 	if (call && call->client)
@@ -82,6 +173,34 @@ void control_call_fail(struct control_call *call, int error, const char *text)
 
 /* ---- the object ---- */
 
+/* Returns 0, or what a method is to return that can't begin. */
+static int begin(struct control_client *client, sd_bus_message *message,
+		 struct control_call **ret_call, sd_bus_error *ret_error)
+{
+	int r;
+
+	if (client->control->is_leaving)
+		return sd_bus_error_set_errnof(ret_error, ESHUTDOWN,
+					       "this process is about to end");
+	r = call_new(client, message, ret_call);
+	if (r < 0)
+		return sd_bus_error_set_errnof(
+			ret_error, r, "%s",
+			r == -EBUSY ? "the call before this one is not answered yet"
+				    : strerror(-r));
+	return 0;
+}
+
+/* r: of the handler, which owns the call unless it is negative. */
+static int begun(struct control_call *call, int r, const char *text,
+		 sd_bus_error *ret_error)
+{
+	if (r >= 0)
+		return 1;
+	call_free(call);
+	return sd_bus_error_set_errnof(ret_error, r, "%s", text);
+}
+
 static int begin_takeover(struct control_client *client, sd_bus_message *message,
 			  char *const *command_line, sd_bus_error *ret_error)
 {
@@ -90,21 +209,12 @@ static int begin_takeover(struct control_client *client, sd_bus_message *message
 	struct control_call *call;
 	int r;
 
-	if (control->is_leaving)
-		return sd_bus_error_set_errnof(ret_error, ESHUTDOWN,
-					       "this process is about to end");
-	r = call_new(client, message, &call);
+	r = begin(client, message, &call, ret_error);
 	if (r < 0)
-		return sd_bus_error_set_errnof(
-			ret_error, r, "%s",
-			r == -EBUSY ? "the call before this one is not answered yet"
-				    : strerror(-r));
+		return r;
 	r = control->handlers->takeover(control->userdata, command_line, call, error,
 					sizeof(error));
-	if (r >= 0)
-		return 1;
-	call_free(call);
-	return sd_bus_error_set_errnof(ret_error, r, "%s", error);
+	return begun(call, r, error, ret_error);
 }
 
 static int on_takeover(sd_bus_message *message, void *userdata, sd_bus_error *ret_error)
@@ -123,6 +233,65 @@ static int on_takeover(sd_bus_message *message, void *userdata, sd_bus_error *re
 	free(command_line);
 	return r;
 }
+
+/* Of a handler that has no words of its own. */
+static const char *explain(int error)
+{
+	return error == -EBUSY ? "too many questions at once" : strerror(-error);
+}
+
+static int on_list(sd_bus_message *message, void *userdata, sd_bus_error *ret_error)
+{
+	struct control_client *client = userdata;
+	struct control *control = client->control;
+	struct control_call *call;
+	uint32_t after, max;
+	int r;
+
+	r = sd_bus_message_read(message, "uu", &after, &max);
+	if (r >= 0)
+		r = begin(client, message, &call, ret_error);
+	if (r < 0)
+		return r;
+	r = control->handlers->list(control->userdata, after, max, call);
+	return begun(call, r, explain(r), ret_error);
+}
+
+static int on_get(sd_bus_message *message, void *userdata, sd_bus_error *ret_error)
+{
+	struct control_client *client = userdata;
+	struct control *control = client->control;
+	struct control_call *call;
+	uint64_t id;
+	int r;
+
+	r = sd_bus_message_read(message, "t", &id);
+	if (r >= 0)
+		r = begin(client, message, &call, ret_error);
+	if (r < 0)
+		return r;
+	r = control->handlers->get(control->userdata, id, call);
+	return begun(call, r, explain(r), ret_error);
+}
+
+static int on_close(sd_bus_message *message, void *userdata, sd_bus_error *ret_error)
+{
+	struct control_client *client = userdata;
+	struct control *control = client->control;
+	struct control_call *call;
+	uint64_t id;
+	int reset, r;
+
+	r = sd_bus_message_read(message, "tb", &id, &reset);
+	if (r >= 0)
+		r = begin(client, message, &call, ret_error);
+	if (r < 0)
+		return r;
+	r = control->handlers->close(control->userdata, id, reset, call);
+	return begun(call, r, explain(r), ret_error);
+}
+
+/* ---- its properties ---- */
 
 static int get_version(sd_bus *bus, const char *path, const char *interface,
 		       const char *property, sd_bus_message *reply, void *userdata,
@@ -150,12 +319,60 @@ static int get_pid(sd_bus *bus, const char *path, const char *interface,
 	return sd_bus_message_append(reply, "u", (uint32_t)getpid());
 }
 
+static int append_field(sd_bus_message *reply, const char *name,
+			const struct instance_report *report)
+{
+#define TYPE_s(value) (value)
+#define TYPE_t(value) (&(value))
+#define TYPE_u(value) (&(value))
+#define TYPE_b(value) (&(value))
+#define APPEND(type, its_name, field)                               \
+	if (strcmp(name, its_name) == 0)                            \
+		return sd_bus_message_append_basic(reply, #type[0], \
+						   TYPE_##type(report->field));
+	INSTANCE_PROPERTIES(APPEND)
+#undef APPEND
+	return -EINVAL;
+}
+
+static int get_field(sd_bus *bus, const char *path, const char *interface,
+		     const char *property, sd_bus_message *reply, void *userdata,
+		     sd_bus_error *ret_error)
+{
+	const struct control *control = ((struct control_client *)userdata)->control;
+	struct instance_report report = {0};
+
+	(void)bus;
+	(void)path;
+	(void)interface;
+	(void)ret_error;
+	control->handlers->report(control->userdata, &report);
+	return append_field(reply, property, &report);
+}
+
+#define FIELD_PROPERTY(type, name, field) SD_BUS_PROPERTY(name, #type, get_field, 0, 0),
+
 const sd_bus_vtable control_vtable[] = {
 	SD_BUS_VTABLE_START(0),
 	SD_BUS_PROPERTY("Version", "s", get_version, 0, SD_BUS_VTABLE_PROPERTY_CONST),
 	SD_BUS_PROPERTY("PID", "u", get_pid, 0, SD_BUS_VTABLE_PROPERTY_CONST),
-	SD_BUS_METHOD_WITH_ARGS(INSTANCE_TAKEOVER, SD_BUS_ARGS("as", command_line),
-				SD_BUS_RESULT("u", pid), on_takeover, 0),
+	INSTANCE_PROPERTIES(FIELD_PROPERTY)
+		SD_BUS_METHOD_WITH_ARGS(INSTANCE_TAKEOVER,
+					SD_BUS_ARGS("as", command_line),
+					SD_BUS_RESULT("u", pid), on_takeover, 0),
+	SD_BUS_METHOD_WITH_ARGS(INSTANCE_LIST, SD_BUS_ARGS("u", after, "u", max),
+				SD_BUS_RESULT("u", next, "a(" INSTANCE_CONNECTION ")",
+					      connections),
+				on_list, 0),
+	SD_BUS_METHOD_WITH_ARGS(INSTANCE_GET, SD_BUS_ARGS("t", id),
+				SD_BUS_RESULT("t", id, "s", service, "s", peer, "s",
+					      listener, "s", upstream, "t", age_usec, "t",
+					      idle_usec, "t", received, "t", sent, "t",
+					      pending_from, "t", pending_to, "u",
+					      n_restarts, "u", worker, "s", state),
+				on_get, 0),
+	SD_BUS_METHOD_WITH_ARGS(INSTANCE_CLOSE, SD_BUS_ARGS("t", id, "b", reset),
+				SD_BUS_NO_RESULT, on_close, 0),
 	SD_BUS_VTABLE_END,
 };
 

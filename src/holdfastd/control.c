@@ -10,8 +10,6 @@
 #include "base/instance.h"
 #include "base/socket.h"
 
-/* Below everything else of the main thread: the vault and the watchdog come first. */
-#define CONTROL_PRIORITY (SD_EVENT_PRIORITY_NORMAL + 10)
 /* How long accepting rests after the kernel refused a resource. */
 #define ACCEPT_RETRY_USEC USEC_PER_SEC
 

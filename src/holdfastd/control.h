@@ -12,7 +12,7 @@
  * socket's mode, and by SO_PEERCRED, in case somebody changes the mode. So what sd-bus
  * itself allows a peer (messages of up to 128 MiB) is not bounded further.
  *
- * Not known here: what a takeover is. The handlers answer.
+ * Not known here: what a takeover is, or a connection. The handlers answer.
  */
 #pragma once
 
@@ -24,12 +24,15 @@
 #include <systemd/sd-event.h>
 
 #include "base/time.h"
+#include "holdfastd/report.h"
 
 #define CONTROL_CLIENTS_MAX 16 /* at once; further ones are closed */
 /* That a client leaves unread, beyond what its socket holds. */
 #define CONTROL_REPLIES_MAX 64
 #define CONTROL_IDLE_USEC (30 * USEC_PER_SEC)
 #define CONTROL_ERROR_SIZE 256
+/* Below everything else of the main thread: the vault and the watchdog come first. */
+#define CONTROL_PRIORITY (SD_EVENT_PRIORITY_NORMAL + 10)
 
 struct control;
 
@@ -51,6 +54,15 @@ struct control_handlers {
 	 */
 	int (*takeover)(void *userdata, char *const *command_line,
 			struct control_call *call, char *ret_error, size_t error_size);
+
+	/* What is asked of connections: each as inspection.h says. */
+	int (*list)(void *userdata, uint32_t after, uint32_t max,
+		    struct control_call *call);
+	int (*get)(void *userdata, uint64_t id, struct control_call *call);
+	int (*close)(void *userdata, uint64_t id, bool reset, struct control_call *call);
+
+	/* Fills in what the properties say. */
+	void (*report)(void *userdata, struct instance_report *ret_report);
 };
 
 /*
@@ -99,6 +111,16 @@ void control_flush(struct control *control, uint64_t usec);
 
 /* Answers a takeover: process pid serves from now on. Consumes call, which may be NULL. */
 void control_call_succeed(struct control_call *call, pid_t pid);
+
+/* Answers with those of n connections that have an id, and where the next page begins (0:
+ * this is the last one). Consumes call. */
+void control_call_list(struct control_call *call, uint32_t next,
+		       const struct connection_report *reports, uint32_t n);
+
+/* Answers with one connection, or with nothing but that it is done. Consumes call. */
+void control_call_report(struct control_call *call,
+			 const struct connection_report *report);
+void control_call_done(struct control_call *call);
 
 /*
  * Answers that it has failed: error is a negative errno, text one line of UTF-8 for a

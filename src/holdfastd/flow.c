@@ -323,6 +323,12 @@ int flow_move(struct flow *flow, struct pipe_pool *pool)
 	return flow->state == FLOW_ENDED ? FLOW_WAITS : result;
 }
 
+void flow_finish(struct flow *flow)
+{
+	if (flow->state == FLOW_OPEN)
+		flow->state = FLOW_ENDING;
+}
+
 void flow_kill(struct flow *flow, struct pipe_pool *pool)
 {
 	struct pool_pipe *pipe = flow->pipe;

@@ -76,6 +76,10 @@ void flow_settle(struct flow *flow);
  */
 int flow_move(struct flow *flow, struct pipe_pool *pool);
 
+/* Takes no more from the source: what is in the pipe is still delivered, and is the last
+ * that the sink gets. */
+void flow_finish(struct flow *flow);
+
 /*
  * Takes up to max bytes from the source into the pipe, borrowing one if need be. For those
  * who empty the pipe themselves.

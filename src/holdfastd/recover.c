@@ -168,11 +168,19 @@ void recover_free_pipe(struct shared *shared, uint32_t slot)
 		pipe_pool_discard(&worker->pipes, pipe);
 }
 
+static void say_adopted(const struct recovery *recovery)
+{
+	log_line(LOG_INFO, MESSAGE_ADOPTED, "recv tcpconn and read");
+	log_line(LOG_NOTICE, MESSAGE_ADOPTED,
+		 "Adopted %u connections with %llu pending bytes, refused %u, in %.1f ms",
+		 recovery->n_adopted, (unsigned long long)recovery->pending_bytes,
+		 recovery->n_refused, (double)recovery->took_usec / USEC_PER_MSEC);
+}
+
 int recover_connections(struct recovery *recovery)
 {
 	struct shared *shared = recovery->shared;
-	uint32_t n = 0, *list = list_connections(shared->vault, &n), n_refused;
-	uint64_t pending = 0;
+	uint32_t n = 0, *list = list_connections(shared->vault, &n);
 
 	if (!list)
 		return -ENOMEM;
@@ -180,21 +188,16 @@ int recover_connections(struct recovery *recovery)
 		recovery->n_adopted +=
 			adopt_connection(recovery,
 					 &shared->workers[i % shared->n_workers], list[i],
-					 &pending);
+					 &recovery->pending_bytes);
 	free(list);
 	for (uint32_t slot = 0; slot < shared->vault->n_adopted; slot++)
 		recover_free_pipe(shared, slot);
 	/* What is left was counted as damaged, or has no fds */
 	(void)adopt_done(shared->vault);
-	n_refused = n - recovery->n_adopted;
-	if (n > 0) {
-		log_line(LOG_INFO, MESSAGE_ADOPTED, "recv tcpconn and read");
-		log_line(LOG_NOTICE, MESSAGE_ADOPTED,
-			 "Adopted %u connections with %llu pending bytes, refused %u, in %.1f ms",
-			 recovery->n_adopted, (unsigned long long)pending, n_refused,
-			 (double)(time_now_usec() - recovery->began_usec) /
-				 USEC_PER_MSEC);
-	}
+	recovery->n_refused = n - recovery->n_adopted;
+	recovery->took_usec = time_now_usec() - recovery->began_usec;
+	if (n > 0)
+		say_adopted(recovery);
 	return 0;
 }
 

@@ -19,6 +19,9 @@ struct recovery {
 	uint64_t began_usec;      /* of this process */
 	uint64_t last_alive_usec; /* the process before this one, as far as it is known */
 	uint32_t n_adopted;       /* connections that go on */
+	uint32_t n_refused;
+	uint64_t pending_bytes; /* of those that go on */
+	uint64_t took_usec;     /* from the beginning of the process */
 };
 
 /* Logs what the vault found wrong. */
@@ -41,7 +44,7 @@ void recover_delay(const struct adopt_report *report);
 
 /*
  * Shares the connections out among the workers, resets those that can't be continued
- * exactly and those in quarantine, and logs the one line about it. Sets n_adopted.
- * Returns 0 or -ENOMEM.
+ * exactly and those in quarantine, and logs the one line about it. Sets n_adopted and
+ * what follows it. Returns 0 or -ENOMEM.
  */
 int recover_connections(struct recovery *recovery);

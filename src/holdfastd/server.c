@@ -18,6 +18,7 @@
 #include "holdfastd/capacity.h"
 #include "holdfastd/control.h"
 #include "holdfastd/crash.h"
+#include "holdfastd/inspection.h"
 #include "holdfastd/messages.h"
 #include "holdfastd/recover.h"
 #include "holdfastd/successor.h"
@@ -48,6 +49,7 @@ struct server {
 	unsigned n_missed[THREADS_MAX]; /* checks in a row without a round in between */
 	char status[STATUS_SIZE];
 	sd_event *event;
+	struct inspection *inspection;
 	struct control *control;            /* NULL: none */
 	struct control_call *takeover_call; /* who has asked for the one under way */
 };
@@ -158,6 +160,59 @@ static int on_takeover_call(void *userdata, char *const *command_line,
 	return r;
 }
 
+static int on_list_call(void *userdata, uint32_t after, uint32_t max,
+			struct control_call *call)
+{
+	struct server *server = userdata;
+
+	return inspection_list(server->inspection, after, max, call);
+}
+
+static int on_get_call(void *userdata, uint64_t id, struct control_call *call)
+{
+	struct server *server = userdata;
+
+	return inspection_get(server->inspection, id, call);
+}
+
+static int on_close_call(void *userdata, uint64_t id, bool reset,
+			 struct control_call *call)
+{
+	struct server *server = userdata;
+
+	return inspection_close(server->inspection, id, reset, call);
+}
+
+static void report_adopt(const struct server *server, struct instance_report *report)
+{
+	const struct recovery *recovery = &server->recovery;
+	struct successor_result result;
+
+	if (server->successor) {
+		successor_get_result(server->successor, &result);
+		report->adopt_kind = "takeover";
+		report->adopt_n_connections = result.n_connections;
+		report->adopt_n_refused = result.n_refused;
+		report->adopt_pending = result.pending_bytes;
+		report->adopt_pause_usec = result.pause_usec;
+		return;
+	}
+	report->adopt_kind = report->n_restarts > 0 ? "restart" : "none";
+	report->adopt_n_connections = recovery->n_adopted;
+	report->adopt_n_refused = recovery->n_refused;
+	report->adopt_pending = recovery->pending_bytes;
+	report->adopt_pause_usec = recovery->took_usec;
+}
+
+static void on_report(void *userdata, struct instance_report *ret_report)
+{
+	struct server *server = userdata;
+
+	report_instance(&server->shared, ret_report);
+	ret_report->uptime_usec = time_now_usec() - server->started_usec;
+	report_adopt(server, ret_report);
+}
+
 /*
  * The socket of the process before this one, where it is at the path that this one was
  * told; else one of its own.
@@ -177,11 +232,20 @@ static int take_control_socket(struct server *server, const char *path, int *ret
 
 static int open_control(struct server *server, const char *path)
 {
-	static const struct control_handlers handlers = {.takeover = on_takeover_call};
+	static const struct control_handlers handlers = {
+		.takeover = on_takeover_call,
+		.list = on_list_call,
+		.get = on_get_call,
+		.close = on_close_call,
+		.report = on_report,
+	};
 	_cleanup_close_ int fd = -EBADF;
 	int r;
 
 	r = take_control_socket(server, path, &fd);
+	if (r < 0)
+		return r;
+	r = inspection_new(&server->shared, server->event, &server->inspection);
 	if (r < 0)
 		return r;
 	r = control_new(server->event, fd, &handlers, server, &server->control);
@@ -390,6 +454,9 @@ static int init_workers(struct server *server, unsigned n)
 	if (!shared->workers)
 		return -ENOMEM;
 	shared->n_workers = n;
+	if (shared->options->control &&
+	    registry_init(&shared->registry, LEDGER_SLOTS_MAX) < 0)
+		return -ENOMEM;
 	for (unsigned i = 0; i < n; i++) {
 		int r = worker_init(&shared->workers[i], shared, i);
 

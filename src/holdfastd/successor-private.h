@@ -35,6 +35,7 @@ struct successor {
 	uint32_t n_connections;
 	uint32_t n_refused;
 	uint64_t pending_bytes;
+	uint64_t pause_usec;
 	bool is_told_to_go;
 	bool is_sorted; /* the workers' idle lists are in order */
 

@@ -348,7 +348,7 @@ static void clean_up(struct successor *successor, uint32_t n_slots)
 	successor->pipes = NULL;
 }
 
-static void say(const struct successor *successor, uint64_t pause_usec)
+static void say(const struct successor *successor)
 {
 	if (successor->n_connections > 0)
 		log_line(LOG_INFO, MESSAGE_ADOPTED, "recv tcpconn and read");
@@ -357,7 +357,7 @@ static void say(const struct successor *successor, uint64_t pause_usec)
 		 "they paused for %.3f ms",
 		 successor->n_connections, (unsigned long long)successor->pending_bytes,
 		 successor->old_pid, successor->n_refused,
-		 (double)pause_usec / USEC_PER_MSEC);
+		 (double)successor->pause_usec / USEC_PER_MSEC);
 }
 
 static int get_ready(struct successor *successor, struct handover *ret_go)
@@ -381,7 +381,6 @@ static int get_ready(struct successor *successor, struct handover *ret_go)
 
 int successor_take_over(struct successor *successor, struct shared *shared)
 {
-	uint64_t pause_usec;
 	struct handover go;
 	uint32_t n_slots;
 	int r;
@@ -399,14 +398,25 @@ int successor_take_over(struct successor *successor, struct shared *shared)
 		log_line(LOG_ERR, MESSAGE_TAKEOVER, "Can't serve: %s", strerror(-r));
 		return r;
 	}
-	pause_usec = time_now_usec() - go.usec;
+	successor->pause_usec = time_now_usec() - go.usec;
 	clean_up(successor, n_slots);
 	slice_reset();
-	say(successor, pause_usec);
+	say(successor);
 	return 0;
 }
 
 /* ---- after it ---- */
+
+void successor_get_result(const struct successor *successor,
+			  struct successor_result *ret_result)
+{
+	*ret_result = (struct successor_result){
+		.n_connections = successor->n_connections,
+		.n_refused = successor->n_refused,
+		.pending_bytes = successor->pending_bytes,
+		.pause_usec = successor->pause_usec,
+	};
+}
 
 static int on_release(sd_event_source *source, int fd, uint32_t events, void *userdata)
 {

@@ -64,6 +64,17 @@ int successor_take_control_fd(struct successor *successor);
 /* How many connections it has taken over. */
 uint32_t successor_get_n_connections(const struct successor *successor);
 
+struct successor_result {
+	uint32_t n_connections;
+	uint32_t n_refused;
+	uint64_t pending_bytes;
+	uint64_t pause_usec; /* in which neither process served */
+};
+
+/* What has come of the takeover. */
+void successor_get_result(const struct successor *successor,
+			  struct successor_result *ret_result);
+
 /*
  * Calls released once, with whether the service manager listens to this process. If not,
  * the other process has died before it has seen to that: nothing that this process puts

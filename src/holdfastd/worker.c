@@ -41,6 +41,8 @@ void worker_limit_reached(struct shared *shared, enum limit limit, const char *f
 void worker_add(struct worker *worker, struct connection *connection)
 {
 	TAILQ_INSERT_TAIL(&worker->all, connection, all_entry);
+	registry_add(&worker->shared->registry, connection->slot, connection->record->id,
+		     worker->index, connection);
 	atomic_fetch_add(&worker->shared->n_connections, 1);
 }
 
@@ -143,6 +145,9 @@ void worker_remove(struct worker *worker, struct connection *connection)
 	clear_waiting(worker, connection);
 	TAILQ_REMOVE(&worker->all, connection, all_entry);
 	TAILQ_INSERT_TAIL(&worker->closed, connection, all_entry);
+	/* Its slot may be free already, but it can't be another worker's yet: the packer
+	 * keeps the last one that it was given */
+	registry_remove(&shared->registry, connection->slot);
 	shared->last_end_usec = worker->now_usec;
 	atomic_fetch_sub(&shared->n_connections, 1);
 	worker_wake_accept_waiters(shared);
@@ -313,6 +318,8 @@ static void woken(struct worker *worker)
 	(void)eventfd_read(worker->wake_fd, &n);
 	take_written(worker);
 	packer_rotate_if_wanted(&worker->packer);
+	if (!gate_is_closed(&worker->shared->gate))
+		worker_do_request(worker);
 	if (!worker->is_accepting &&
 	    worker->shared->n_connections < worker->shared->connections_max)
 		accept_resume(worker);
@@ -389,6 +396,8 @@ static void wait_at_gate(struct worker *worker)
 	finish_log_entries(worker);
 	gate_pass(&worker->shared->gate);
 	worker->now_usec = time_now_usec();
+	/* For the requests that had to wait */
+	worker_wake(worker);
 }
 
 static void *worker_thread(void *userdata)
@@ -462,6 +471,7 @@ int worker_init(struct worker *worker, struct shared *shared, unsigned index)
 	TAILQ_INIT(&worker->failing);
 	TAILQ_INIT(&worker->idle);
 	TAILQ_INIT(&worker->closed);
+	STAILQ_INIT(&worker->requests);
 	packer_init(&worker->packer, shared->vault);
 	pipe_pool_init(&worker->pipes, &worker->packer);
 	return make_fds(worker);

@@ -16,7 +16,9 @@
 #include "holdfastd/connection.h"
 #include "holdfastd/gate.h"
 #include "holdfastd/options.h"
+#include "holdfastd/registry.h"
 #include "holdfastd/upstream.h"
+#include "holdfastd/worker-request.h"
 #include "vault/packer.h"
 #include "vault/pipes.h"
 
@@ -64,6 +66,7 @@ struct shared {
 	unsigned n_workers;
 	unsigned connections_max;
 	struct gate gate;
+	struct registry registry;
 	int control_fd; /* borrowed, for a successor; -EBADF: none */
 
 	_Atomic unsigned n_connections;
@@ -100,10 +103,12 @@ struct worker {
 
 	unsigned n_log_jobs; /* log entries that are under way */
 
-	_Atomic uint64_t n_rounds; /* progress, for the watchdog */
+	_Atomic uint64_t n_rounds;      /* progress, for the watchdog */
+	_Atomic uint64_t n_bytes_moved; /* delivered by this process */
 
-	pthread_mutex_t lock;    /* of: */
-	struct log_job *written; /* log entries whose turn is over */
+	pthread_mutex_t lock;            /* of: */
+	struct log_job *written;         /* log entries whose turn is over */
+	struct worker_requests requests; /* of the main thread */
 };
 
 /* Prepares a worker; adopting into it is possible then. Returns 0 or a negative errno. */

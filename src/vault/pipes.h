@@ -31,7 +31,7 @@ struct pipe_pool {
 	struct packer *packer;
 	struct pool_pipe *free;
 	unsigned n_free;
-	unsigned n_pipes; /* free and lent */
+	_Atomic unsigned n_pipes; /* free and lent; others may read it */
 };
 
 void pipe_pool_init(struct pipe_pool *pool, struct packer *packer);
