@@ -6,6 +6,8 @@
  */
 #pragma once
 
+#include <stdint.h>
+
 #define INSTANCE_OBJECT "/holdfast"
 #define INSTANCE_INTERFACE "holdfast.Instance1"
 #define INSTANCE_TAKEOVER "Takeover"
@@ -22,3 +24,43 @@
  * direction from it and to it; restarts survived, worker, state.
  */
 #define INSTANCE_CONNECTION "tssssttttttuus"
+
+/*
+ * What the instance tells of itself as a whole, beside Version and PID: the D-Bus type of
+ * each property, its name there, and its field in struct instance_report.
+ * LastAdoptKind: how this process has come to its connections (none, restart, takeover).
+ * LastAdoptPauseUSec: for how long nobody served them, as far as this process knows; of a
+ * restart, that is since it was started.
+ */
+#define INSTANCE_PROPERTIES(X)                            \
+	X(s, "Service", service)                          \
+	X(t, "UptimeUSec", uptime_usec)                   \
+	X(u, "NConnections", n_connections)               \
+	X(u, "ConnectionsMax", connections_max)           \
+	X(t, "NAccepted", n_accepted)                     \
+	X(t, "BytesMoved", bytes_moved)                   \
+	X(u, "NRestarts", n_restarts)                     \
+	X(u, "NWorkers", n_workers)                       \
+	X(u, "NParcels", n_parcels)                       \
+	X(b, "StoreIsFull", store_is_full)                \
+	X(u, "LedgerVersion", ledger_version)             \
+	X(u, "LedgerSlots", ledger_slots)                 \
+	X(u, "LedgerSlotsUsed", ledger_slots_used)        \
+	X(u, "NPipes", n_pipes)                           \
+	X(s, "LastAdoptKind", adopt_kind)                 \
+	X(u, "LastAdoptConnections", adopt_n_connections) \
+	X(u, "LastAdoptRefused", adopt_n_refused)         \
+	X(t, "LastAdoptPendingBytes", adopt_pending)      \
+	X(t, "LastAdoptPauseUSec", adopt_pause_usec)
+
+/* The C types of these, as sd_bus_message_append_basic(3) and its opposite take them. */
+#define INSTANCE_TYPE_s const char *
+#define INSTANCE_TYPE_t uint64_t
+#define INSTANCE_TYPE_u uint32_t
+#define INSTANCE_TYPE_b int
+
+struct instance_report {
+#define INSTANCE_FIELD(type, name, field) INSTANCE_TYPE_##type field;
+	INSTANCE_PROPERTIES(INSTANCE_FIELD)
+#undef INSTANCE_FIELD
+};

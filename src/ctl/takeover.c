@@ -42,7 +42,8 @@ static int ask(sd_bus *bus, const struct request *request, uint32_t *ret_pid)
 	r = make_call(bus, request->command_line, &call);
 	if (r < 0)
 		return r;
-	r = instance_call(call, request->instance, ANSWER_TIMEOUT_USEC, &reply);
+	r = instance_call(call, request->targets.list[0].name, ANSWER_TIMEOUT_USEC,
+			  &reply);
 	if (r >= 0) {
 		r = sd_bus_message_read(reply, "u", ret_pid);
 		if (r < 0)
@@ -55,11 +56,12 @@ static int ask(sd_bus *bus, const struct request *request, uint32_t *ret_pid)
 
 int verb_takeover(const struct request *request)
 {
+	const struct target *target = &request->targets.list[0];
 	sd_bus *bus;
 	uint32_t pid = 0;
 	int r;
 
-	r = instance_connect(request->socket_path, &bus);
+	r = instance_connect(target->path, ANSWER_TIMEOUT_USEC, &bus);
 	if (r < 0)
 		return STATUS_FAILURE;
 	r = ask(bus, request, &pid);
