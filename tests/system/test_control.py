@@ -1,48 +1,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The control socket, and holdfastctl, which asks by it."""
 
-import shutil
 import subprocess
 
 import pytest
 
 import stages
+from controlled import OBJECT, DESTINATION, Controlled
 from questions import echoes
-
-OBJECT = ("/holdfast", "holdfast.Instance1")
-# Anything that has a name's form: there is no bus that would look for it
-DESTINATION = OBJECT[1]
-
-
-class Controlled:
-    """An instance that was started with a control socket, and how to ask it in its stage."""
-
-    def __init__(self, stage):
-        self.stage = stage
-        if stage.machine:
-            self.instance = stage.start("echo")
-            self.path = f"/run/holdfast/{self.instance.name}/control"
-        else:
-            self.path = stage.socket_path("control")
-            self.instance = stage.start("echo", options=[f"--control={self.path}"])
-
-    def run(self, *argv):
-        if self.stage.machine:
-            return self.stage.machine.run(argv, check=False)
-        return subprocess.run(
-            argv, capture_output=True, text=True, timeout=stages.PATIENCE_SECONDS, check=False
-        )
-
-    def ctl(self, *arguments):
-        machine = self.stage.machine
-        program = "holdfastctl" if machine else stages.built_program("holdfastctl")
-        return self.run(program, *arguments)
-
-    def busctl(self, *arguments):
-        if not self.stage.machine and not shutil.which("busctl"):
-            pytest.skip("there is no busctl")
-        return self.run("busctl", f"--address=unix:path={self.path}", *arguments)
-
 
 @pytest.fixture
 def controlled(stage):
@@ -231,7 +196,6 @@ def test_stalled_client_does_not_hold_up_the_end(controlled):
 @pytest.mark.parametrize(
     "arguments, expected",
     [
-        ((), "no verb: give one"),
         (("takeover",), "no instance: give its name, or --socket=PATH"),
         (("take", "8888"), "take: unknown verb"),
         (("takeover", "8888", "9999"), "9999: unexpected argument"),
@@ -242,6 +206,15 @@ def test_stalled_client_does_not_hold_up_the_end(controlled):
         (("takeover", "x" * 100), ": the name is too long for a socket's path"),
         (("--socket",), "--socket: needs a value"),
         (("--verbose",), "--verbose: no such option"),
+        (("show",), "no connection: give its id, as list shows it"),
+        (("close", "17x"), "17x: the id of a connection is a number from 1 on"),
+        (("close", "0"), "0: the id of a connection is a number from 1 on"),
+        (("show", "-1"), "-1: no such option"),
+        (("show", "18446744073709551616"), ": the id of a connection is a number from 1 on"),
+        (("show", "17", "8888", "9999"), "9999: unexpected argument"),
+        (("list", "--json=long"), "long: --json= is short, pretty or off"),
+        (("list", "--sort=colour"), "colour: no column of this name"),
+        (("list", "--", "holdfastd"), "--: this verb takes no command"),
     ],
 )
 def test_misuse_is_explained_with_status_2(arguments, expected):
@@ -270,6 +243,6 @@ def test_who_does_not_run_is_named():
 def test_help_and_version():
     program = stages.built_program("holdfastctl")
     shown = subprocess.run([program, "--help"], capture_output=True, text=True, check=True)
-    assert shown.stdout.startswith("holdfastctl VERB") and "takeover" in shown.stdout
+    assert shown.stdout.startswith("holdfastctl [OPTIONS...] [VERB]") and "takeover" in shown.stdout
     shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
     assert shown.stdout.startswith("holdfastctl ")
