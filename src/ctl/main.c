@@ -15,8 +15,8 @@ static const char help_text[] =
 	"holdfastctl [OPTIONS...] [VERB] [ID] [INSTANCE... | --socket=PATH]\n"
 	"\n"
 	"Asks running holdfastds: those of holdfast@INSTANCE.service, or the one that was\n"
-	"started with --control=PATH. Without either, all that have a control socket below\n" TARGETS_DIRECTORY
-	"/.\n"
+	"started with --control=PATH. Without either, all that have a control socket in a\n"
+	"directory below " TARGETS_DIRECTORY ".\n"
 	"\n"
 	"Verbs:\n"
 	"  list [INSTANCE...]        Their connections (without a verb, too)\n"

@@ -26,7 +26,7 @@ struct answer {
 	  "Connections that are open")                                                \
 	X("connections_max", NULL, false, report->connections_max,                    \
 	  "Connections that may be open")                                             \
-	X("accepted", NULL, true, report->n_accepted,                                 \
+	X("accepted_connections", NULL, true, report->n_accepted,                     \
 	  "Connections that were accepted, by all processes")                         \
 	X("moved_bytes", "bytes", true, report->bytes_moved,                          \
 	  "Bytes that this process has delivered")                                    \

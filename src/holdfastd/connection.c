@@ -95,7 +95,7 @@ void connection_let_go(struct connection *connection)
 		connection->peers[i].fd = fd_close(connection->peers[i].fd);
 }
 
-static void end_in_order(struct connection *connection)
+void connection_end(struct connection *connection)
 {
 	connection_log(connection, LOG_DEBUG, MESSAGE_ENDED, "Connection %llu ended",
 		       (unsigned long long)connection->record->id);
@@ -206,7 +206,7 @@ static void end_lingering(struct connection *connection)
 	else if (connection->n_unsent > 0)
 		connection_abort(connection, "it was to be closed, and takes no bytes");
 	else
-		end_in_order(connection);
+		connection_end(connection);
 }
 
 static void begin_to_linger(struct connection *connection)
@@ -255,7 +255,7 @@ static void settle(struct connection *connection)
 	if (connection_has_failed(connection) || connection->is_closing)
 		begin_to_linger(connection);
 	else
-		end_in_order(connection);
+		connection_end(connection);
 }
 
 void connection_set_timer(struct connection *connection)
@@ -410,40 +410,6 @@ void connection_note_events(struct peer *peer, uint32_t events)
 		/* The worker may have to stop before the connection has its turn */
 		vault_note_change(connection->worker->shared->vault, connection->slot);
 	}
-}
-
-void connection_close(struct connection *connection)
-{
-	/* It ends already */
-	if (connection->is_closing || connection_has_failed(connection) ||
-	    connection->state == CONNECTION_CLOSED)
-		return;
-	connection_log(connection, LOG_NOTICE, MESSAGE_ENDED,
-		       "Connection %llu is closed on request",
-		       (unsigned long long)connection->record->id);
-	connection->is_closing = true;
-	if (connection->state == CONNECTION_CONNECTING) {
-		connection_set_in_hand(connection, true);
-		end_in_order(connection);
-		connection_set_in_hand(connection, false);
-		return;
-	}
-	for (unsigned i = 0; i < connection->n_flows; i++)
-		flow_finish(&connection->flows[i]);
-	connection_set_timer(connection);
-	connection_advance(connection);
-}
-
-void connection_reset(struct connection *connection)
-{
-	if (connection->state == CONNECTION_CLOSED)
-		return;
-	connection_log(connection, LOG_NOTICE, MESSAGE_RESET,
-		       "Connection %llu is reset on request",
-		       (unsigned long long)connection->record->id);
-	connection_set_in_hand(connection, true);
-	connection_abort(connection, "on request");
-	connection_set_in_hand(connection, false);
 }
 
 static const char *explain_timeout(const struct connection *connection)

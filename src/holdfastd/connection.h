@@ -145,6 +145,9 @@ int connection_watch(struct connection *connection);
 /* Takes note of events of one of its peers; to be followed by connection_advance(). */
 void connection_note_events(struct peer *peer, uint32_t events);
 
+/* Closes both sides in order and frees the slot: there is nothing more to deliver. */
+void connection_end(struct connection *connection);
+
 /* Resets both sides at once and frees the slot; why is for the log. */
 void connection_abort(struct connection *connection, const char *why);
 

@@ -169,15 +169,8 @@ static void pretty_json_is_indented(void **state)
 
 static struct table *make_table(void)
 {
-	static const char *const cells[] = {"NAME",
-					    "SIZE",
-					    "\xc3\xa9\x1b[1m",
-					    "12",
-					    "",
-					    "3",
-					    "a\xc2\x9b"
-					    "b\xff",
-					    "456"};
+	static const char *const cells[] = {"NAME", "SIZE", "\xc3\xa9\x1b[1m", "12",
+					    "",     "3",    "a\302\233b\377",  "456"};
 	struct table *table = table_new(2);
 
 	assert_non_null(table);
