@@ -238,6 +238,25 @@ def test_close_of_one_leaves_the_others_alone(controlled):
         wait_until(lambda: len(controlled.connections()) == 1)
 
 
+@pytest.mark.stages("keeper")
+@pytest.mark.parametrize("options", [(), ("--reset",)])
+def test_one_that_still_connects_can_be_closed(stage, options):
+    """The upstream's queue is full, so that it answers no further connect."""
+    with stage.network.listen(backlog=0) as listener:
+        queued = stage.network.connect(listener.getsockname())
+        controlled = Controlled(stage, f"relay {name_of(listener)}")
+        with queued, controlled.instance.connect() as client:
+            wait_until(lambda: len(controlled.connections()) == 1)
+            row = controlled.connection_of(client)
+            assert row["state"] == "connecting"
+            controlled.ask("close", str(row["id"]), *options)
+            if options:
+                assert is_reset(client)
+            else:
+                assert receive_all(client) == b""
+            assert controlled.connections() == []
+
+
 def test_close_of_log_logs_the_unfinished_line(stage):
     controlled = Controlled(stage, "log", options=["--frame=line"])
     with controlled.instance.connect() as client:
