@@ -233,7 +233,7 @@ static int find_all(struct request *request)
 {
 	int r = targets_find(&request->targets, TARGETS_DIRECTORY);
 
-	return r < 0 ? usage_error(TARGETS_DIRECTORY, strerror(-r)) : 0;
+	return r < 0 ? instance_fail(TARGETS_DIRECTORY, "can't be read", r) : 0;
 }
 
 static int take_instances(char **words, int n_words, struct command_line *line)
@@ -298,15 +298,16 @@ static int command_line_parse(int argc, char **argv, struct command_line *line)
 int main(int argc, char **argv)
 {
 	struct command_line line = {0};
-	int status = STATUS_USAGE;
+	int status, r;
 
-	if (command_line_parse(argc, argv, &line) == 0) {
-		if (line.answer) {
-			(void)fputs(line.answer, stdout);
-			status = finish_output(true);
-		} else {
-			status = line.verb->run(&line.request);
-		}
+	r = command_line_parse(argc, argv, &line);
+	if (r < 0) {
+		status = r == -EINVAL ? STATUS_USAGE : STATUS_FAILURE;
+	} else if (line.answer) {
+		(void)fputs(line.answer, stdout);
+		status = finish_output(true);
+	} else {
+		status = line.verb->run(&line.request);
 	}
 	targets_done(&line.request.targets);
 	return status;

@@ -6,9 +6,9 @@
  *
  * Nothing of it grows with the number of connections: a scan of the registry goes on in
  * slices, an answer has INSTANCE_PAGE_MAX connections at the most, and a worker reports
- * on REPORTS_STEP of them before its own connections have their turn again. So a client
- * that asks as fast as it can costs others little, and one that does not read its answer
- * costs them nothing: the answer is the control room's then.
+ * on INSPECTION_STEP of them before its own connections have their turn again. So a
+ * client that asks as fast as it can costs others little, and one that does not read its
+ * answer costs them nothing: the answer is the control room's then.
  */
 #pragma once
 
