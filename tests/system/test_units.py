@@ -22,7 +22,9 @@ def machine(stage):
 @pytest.mark.stages("systemd")
 @pytest.mark.parametrize("unit", UNITS)
 def test_units_pass_verify_without_a_word(machine, unit):
-    result = machine.run(["systemd-analyze", "verify", unit], check=False)
+    # The machine has no manuals; that those which the units name exist: test_manuals.py
+    command = ["systemd-analyze", "verify", "--man=no", unit]
+    result = machine.run(command, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
