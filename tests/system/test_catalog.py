@@ -91,8 +91,7 @@ def test_what_has_happened_is_explained(stage):
     assert "Documentation: man:holdfast(7)" in text
 
 
-def test_explanations_name_only_fields_that_all_of_their_lines_have():
-    """Those of a connection's lines are connection_log()'s; others have their own test."""
+def test_explanations_name_only_fields_that_there_are():
     known = known_fields()
     for text in catalog_entries().values():
         for field in re.findall(r"@(\w+)@", text):
