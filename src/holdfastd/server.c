@@ -238,7 +238,7 @@ static int on_released(void *userdata, bool is_heard)
 	struct server *server = userdata;
 
 	if (!is_heard) {
-		log_line(LOG_ERR, MESSAGE_TAKEOVER,
+		log_line(LOG_ERR, MESSAGE_TAKEOVER_FAILED,
 			 "Leaving, to be started again: the old process has died before "
 			 "the service manager knew of this one");
 		return sd_event_exit(server->event, EXIT_STATUS_AGAIN);

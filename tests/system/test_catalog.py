@@ -98,6 +98,17 @@ def test_explanations_name_only_fields_that_there_are():
             assert field in known | set(STANDARD_FIELDS), text
 
 
+def test_explanations_of_lines_without_fields_name_none():
+    ids, texts = message_ids(), catalog_entries()
+    plain = set()
+    for source in stages.source_directory().glob("src/**/*.c"):
+        text = source.read_text(encoding="utf-8")
+        plain |= set(re.findall(r"\blog_line\(\s*LOG_\w+,\s*(MESSAGE_\w+)", text))
+    assert plain
+    for name in plain:
+        assert "@" not in texts[ids[name]], name
+
+
 def known_fields():
     found = set()
     for source in stages.source_directory().glob("src/**/*.c"):
