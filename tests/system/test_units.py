@@ -51,6 +51,11 @@ def test_socket_alone_starts_the_service(stage):
                 in str(entry.get("MESSAGE")),
                 stages.PATIENCE_SECONDS,
             )
+        # A connection is served before the service has said that it is ready
+        machine.wait_journal(
+            lambda entry: entry.get("UNIT") == UNITS[1] and entry.get("JOB_RESULT") == "done",
+            stages.PATIENCE_SECONDS,
+        )
         assert machine.show(UNITS[1], "ActiveState")["ActiveState"] == "active"
     finally:
         machine.systemctl("stop", *UNITS)
