@@ -73,6 +73,8 @@ void log_entry_add(struct log_entry *entry, const char *format, ...)
 {
 	va_list arguments;
 
+	if (!entry)
+		return;
 	va_start(arguments, format);
 	entry_add_format(entry, format, arguments);
 	va_end(arguments);
@@ -300,6 +302,15 @@ void log_line_submit(struct log_entry *entry, const char *format, va_list argume
 	log_entry_add(entry, "MESSAGE=%s", text);
 	free(text);
 	log_entry_submit(entry);
+}
+
+void log_line_send(struct log_entry *entry, const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	log_line_submit(entry, format, arguments);
+	va_end(arguments);
 }
 
 void log_line(int level, const char *message_id, const char *format, ...)

@@ -47,7 +47,8 @@ void log_entry_done(struct log_entry *entry);
 
 /*
  * Adds a field from a format, "NAME=%s". A field beyond LOG_FIELDS_MAX, or one for which
- * there is no memory, is left out: a shorter line is better than none.
+ * there is no memory, is left out: a shorter line is better than none. entry may be NULL,
+ * as log_line_new() returns it for a line that is not to be logged.
  */
 __attribute__((format(printf, 2, 3))) void log_entry_add(struct log_entry *entry,
 							 const char *format, ...);
@@ -72,6 +73,10 @@ __attribute__((format(printf, 2, 0))) void log_line_submit(struct log_entry *ent
 
 /* A new heap entry for log_line_submit(); NULL without memory or if level is not logged. */
 struct log_entry *log_line_new(int level, const char *message_id);
+
+/* The same for a line written in place. entry may be NULL. */
+__attribute__((format(printf, 2, 3))) void log_line_send(struct log_entry *entry,
+							 const char *format, ...);
 
 /* Logs one line with no fields of its own. message_id may be NULL. */
 __attribute__((format(printf, 3, 4))) void log_line(int level, const char *message_id,

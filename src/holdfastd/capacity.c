@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 
 #include "base/log.h"
+#include "holdfastd/messages.h"
 
 /* Fds that are nobody's connection: standard ones, epolls, listeners, logs, spares. */
 #define FILES_RESERVED 64
@@ -47,9 +48,10 @@ unsigned capacity_get_connections(const struct options *options, unsigned long f
 	if (options->connections_max == 0)
 		return (unsigned)most;
 	if (options->connections_max > most)
-		log_warning("--connections-max=%u needs more open files than the limit of %lu "
-			    "allows: %lu connections are served (raise LimitNOFILE=)",
-			    options->connections_max, files, most);
+		log_line(LOG_WARNING, MESSAGE_LIMIT,
+			 "--connections-max=%u needs more open files than the limit of %lu "
+			 "allows: %lu connections are served (raise LimitNOFILE=)",
+			 options->connections_max, files, most);
 	return options->connections_max < most ? options->connections_max
 					       : (unsigned)most;
 }

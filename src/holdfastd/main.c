@@ -78,7 +78,7 @@ static int fail_slowly(int status)
 
 static int usage_error(const struct inheritance *inheritance, const char *text)
 {
-	log_error("%s", text);
+	log_line(LOG_ERR, MESSAGE_NOT_STARTED, "%s", text);
 	if (inheritance->handover >= 0)
 		successor_say_failure(inheritance->handover, text);
 	return fail_slowly(EXIT_STATUS_USAGE);
@@ -93,9 +93,10 @@ static int check_manager(const struct options *options, struct inheritance *inhe
 		return EXIT_SUCCESS;
 	r = sort_passed(options, inheritance);
 	if (r < 0) {
-		log_error("Can't take what was passed at the start: %s%s", strerror(-r),
-			  r == -EINVAL ? " (does a FileDescriptorName= have a colon?)"
-				       : "");
+		log_line(LOG_ERR, MESSAGE_NOT_STARTED,
+			 "Can't take what was passed at the start: %s%s", strerror(-r),
+			 r == -EINVAL ? " (does a FileDescriptorName= have a colon?)"
+				      : "");
 		return EXIT_FAILURE;
 	}
 	if (inheritance->n_listeners == 0)
@@ -138,7 +139,8 @@ int main(int argc, char *argv[])
 	server_block_signals();
 	r = log_start();
 	if (r < 0) {
-		log_error("Can't start the log thread: %s", strerror(-r));
+		log_line(LOG_ERR, MESSAGE_NOT_STARTED, "Can't start the log thread: %s",
+			 strerror(-r));
 		return fail_slowly(EXIT_FAILURE);
 	}
 	log_info("pid: %d", getpid());

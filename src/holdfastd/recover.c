@@ -11,6 +11,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/pipe.h"
+#include "base/socket.h"
 #include "base/time.h"
 #include "holdfastd/messages.h"
 #include "holdfastd/worker.h"
@@ -100,12 +101,17 @@ struct pool_pipe *recover_take_pipe(struct worker *worker, slot_ref ref)
 static void quarantine(struct shared *shared, uint32_t slot, struct adopted_entry *entry)
 {
 	struct pool_pipe *no_pipes[LEDGER_FLOWS] = {0};
-	struct vault *vault = shared->vault;
+	const struct ledger_slot *record = &shared->vault->ledger.slots[slot];
+	struct log_entry *line = log_line_new(LOG_ERR, MESSAGE_QUARANTINED);
+	char peer[SOCKET_NAME_SIZE];
 
-	log_line(LOG_ERR, MESSAGE_QUARANTINED,
-		 "Connection %llu was being handled at %u crashes in a row: it was reset",
-		 (unsigned long long)vault->ledger.slots[slot].id,
-		 vault->ledger.slots[slot].n_crashes);
+	socket_format_peer(entry->fds[0], peer, sizeof(peer));
+	log_entry_add(line, "HOLDFAST_CONNECTION=%llu", (unsigned long long)record->id);
+	log_entry_add(line, "HOLDFAST_PEER=%s", peer);
+	log_entry_add(line, "HOLDFAST_CRASHES=%u", record->n_crashes);
+	log_line_send(line,
+		      "Connection %llu was being handled at %u crashes in a row: it was reset",
+		      (unsigned long long)record->id, record->n_crashes);
 	connection_refuse(&shared->workers[0], slot, entry, no_pipes);
 }
 
@@ -170,11 +176,20 @@ void recover_free_pipe(struct shared *shared, uint32_t slot)
 
 static void say_adopted(const struct recovery *recovery)
 {
-	log_line(LOG_INFO, MESSAGE_ADOPTED, "recv tcpconn and read");
-	log_line(LOG_NOTICE, MESSAGE_ADOPTED,
-		 "Adopted %u connections with %llu pending bytes, refused %u, in %.1f ms",
-		 recovery->n_adopted, (unsigned long long)recovery->pending_bytes,
-		 recovery->n_refused, (double)recovery->took_usec / USEC_PER_MSEC);
+	struct log_entry *line;
+
+	log_info("recv tcpconn and read");
+	line = log_line_new(LOG_NOTICE, MESSAGE_ADOPTED);
+	log_entry_add(line, "HOLDFAST_CONNECTIONS=%u", recovery->n_adopted);
+	log_entry_add(line, "HOLDFAST_PENDING=%llu",
+		      (unsigned long long)recovery->pending_bytes);
+	log_entry_add(line, "HOLDFAST_REFUSED=%u", recovery->n_refused);
+	log_entry_add(line, "HOLDFAST_DURATION_USEC=%llu",
+		      (unsigned long long)recovery->took_usec);
+	log_line_send(line,
+		      "Adopted %u connections with %llu pending bytes, refused %u, in %.1f ms",
+		      recovery->n_adopted, (unsigned long long)recovery->pending_bytes,
+		      recovery->n_refused, (double)recovery->took_usec / USEC_PER_MSEC);
 }
 
 int recover_connections(struct recovery *recovery)
@@ -205,11 +220,15 @@ int recover_connections(struct recovery *recovery)
 void recover_delay(const struct adopt_report *report)
 {
 	uint64_t delay = CRASH_DELAY_FIRST_USEC;
+	struct log_entry *line;
 
 	if (report->crash_signal == 0)
 		return;
-	log_error("The last process crashed (%s); %u in a row",
-		  strsignal((int)report->crash_signal), report->n_crashes_in_row);
+	line = log_line_new(LOG_ERR, MESSAGE_CRASHED);
+	log_entry_add(line, "HOLDFAST_SIGNAL=%u", report->crash_signal);
+	log_entry_add(line, "HOLDFAST_CRASHES=%u", report->n_crashes_in_row);
+	log_line_send(line, "The last process crashed (%s); %u in a row",
+		      strsignal((int)report->crash_signal), report->n_crashes_in_row);
 	if (report->n_crashes_in_row < 2)
 		return;
 	for (uint32_t i = 2;

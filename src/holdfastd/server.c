@@ -30,7 +30,7 @@
 #define TICK_USEC USEC_PER_SEC
 /* A process that has lived for this long ends a row of crashes. */
 #define SETTLED_USEC (10 * USEC_PER_SEC)
-#define STATUS_SIZE 256
+#define STATUS_SIZE 512
 /* At the end, for what was answered last. */
 #define CONTROL_FLUSH_USEC (100 * USEC_PER_MSEC)
 
@@ -61,15 +61,19 @@ static_assert(THREADS_MAX <= LEDGER_WORKERS_MAX,
 
 static void set_status(struct server *server)
 {
+	const struct shared *shared = &server->shared;
+	unsigned n = shared->n_connections, n_restarts = server->report.n_starts - 1;
+	const char *upstream = shared->upstream ? upstream_name(shared->upstream) : "";
 	char status[STATUS_SIZE];
 
 	if (!server->is_heard)
 		return;
-	(void)snprintf(status, sizeof(status),
-		       "STATUS=%s: %u connections, %u adopted at start, %u restarts survived",
-		       service_name(server->shared.options->service),
-		       server->shared.n_connections, server->recovery.n_adopted,
-		       server->report.n_starts - 1);
+	(void)snprintf(
+		status, sizeof(status),
+		"STATUS=%s%s%s: %u connection%s, %u adopted at start, %u restart%s survived",
+		service_name(shared->options->service), *upstream ? " " : "", upstream, n,
+		n == 1 ? "" : "s", server->recovery.n_adopted, n_restarts,
+		n_restarts == 1 ? "" : "s");
 	if (strcmp(status, server->status) == 0)
 		return;
 	memcpy(server->status, status, sizeof(status));
@@ -82,10 +86,12 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *inf
 		     void *userdata)
 {
 	struct server *server = userdata;
+	struct log_entry *line;
 
 	(void)source;
-	log_line(LOG_INFO, MESSAGE_STOPPING, "Stopping on SIG%s",
-		 sigabbrev_np((int)info->ssi_signo));
+	line = log_line_new(LOG_INFO, MESSAGE_STOPPING);
+	log_entry_add(line, "HOLDFAST_CONNECTIONS=%u", server->shared.n_connections);
+	log_line_send(line, "Stopping on SIG%s", sigabbrev_np((int)info->ssi_signo));
 	(void)sd_notify(0, "STOPPING=1"); /* it is for show only */
 	return sd_event_exit(server->event, EXIT_SUCCESS);
 }
@@ -133,8 +139,8 @@ static void on_takeover_ended(void *userdata, enum takeover_result result, pid_t
 	case TAKEOVER_ROLLED_BACK:
 		break;
 	case TAKEOVER_LOST:
-		log_line(LOG_ERR, MESSAGE_TAKEOVER, "Leaving, to be started again: %s",
-			 why);
+		log_line(LOG_ERR, MESSAGE_TAKEOVER_FAILED,
+			 "Leaving, to be started again: %s", why);
 		(void)sd_event_exit(server->event, EXIT_STATUS_AGAIN);
 		break;
 	}
@@ -266,8 +272,8 @@ static void start_control(struct server *server)
 		(void)fd_close(successor_take_control_fd(server->successor));
 
 	if (r < 0)
-		log_warning("No control socket at %s: %s", path,
-			    control_listen_strerror(r));
+		log_line(LOG_WARNING, MESSAGE_CONTROL, "No control socket at %s: %s",
+			 path, control_listen_strerror(r));
 }
 
 /*
@@ -296,7 +302,7 @@ static int on_released(void *userdata, bool is_heard)
 	struct server *server = userdata;
 
 	if (!is_heard) {
-		log_line(LOG_ERR, MESSAGE_TAKEOVER,
+		log_line(LOG_ERR, MESSAGE_TAKEOVER_FAILED,
 			 "Leaving, to be started again: the old process has died before "
 			 "the service manager knew of this one");
 		return sd_event_exit(server->event, EXIT_STATUS_AGAIN);
@@ -355,6 +361,14 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata)
 	return set_next_time(server, source, TICK_USEC);
 }
 
+static void say_worker_hangs(unsigned index)
+{
+	struct log_entry *line = log_line_new(LOG_ERR, MESSAGE_WATCHDOG);
+
+	log_entry_add(line, "HOLDFAST_WORKER=%u", index);
+	log_line_send(line, "Worker %u makes no progress", index);
+}
+
 /*
  * Three times in the timeout each worker is woken, and must have gone a round by the next
  * time or the one after it. Fed only if all have: a worker that hangs lets the manager
@@ -375,8 +389,7 @@ static int on_watchdog(sd_event_source *source, uint64_t usec, void *userdata)
 		 * was */
 		if (server->n_missed[i] > 1) {
 			all_alive = false;
-			log_line(LOG_ERR, MESSAGE_WATCHDOG, "Worker %u makes no progress",
-				 i);
+			say_worker_hangs(i);
 		}
 		server->rounds_seen[i] = rounds;
 		worker_wake(worker);
@@ -516,9 +529,9 @@ static int stock_vault(struct server *server)
 	if (r != -ENOSPC)
 		return r;
 	if (server->recovery.n_adopted == 0 && server->report.n_parcels == 0) {
-		log_error(
-			"The service manager stores no file descriptors for this service: set "
-			"FileDescriptorStoreMax=4096 in its unit");
+		log_line(LOG_ERR, MESSAGE_NOT_STARTED,
+			 "The service manager stores no file descriptors for this service: set "
+			 "FileDescriptorStoreMax=4096 in its unit");
 		return r;
 	}
 	worker_limit_reached(&server->shared, LIMIT_STORE,
@@ -658,7 +671,7 @@ int server_run(const struct options *options, const struct inheritance *inherita
 	gate_init(&server.shared.gate);
 	r = start_anyhow(&server, inheritance);
 	if (r < 0) {
-		log_error("Can't start: %s", strerror(-r));
+		log_line(LOG_ERR, MESSAGE_NOT_STARTED, "Can't start: %s", strerror(-r));
 		log_flush(USEC_PER_SEC);
 		return r == -ENOSPC ? EXIT_STATUS_USAGE : EXIT_FAILURE;
 	}

@@ -43,7 +43,7 @@ int successor_fail(struct successor *successor, int r, const char *format, ...)
 	va_start(arguments, format);
 	(void)vsnprintf(text, sizeof(text), format, arguments);
 	va_end(arguments);
-	log_line(LOG_ERR, MESSAGE_TAKEOVER, "Can't take over: %s", text);
+	log_line(LOG_ERR, MESSAGE_TAKEOVER_FAILED, "Can't take over: %s", text);
 	successor_say_failure(successor->socket, text);
 	return r;
 }

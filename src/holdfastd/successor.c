@@ -350,14 +350,26 @@ static void clean_up(struct successor *successor, uint32_t n_slots)
 
 static void say(const struct successor *successor)
 {
+	struct log_entry *line;
+
 	if (successor->n_connections > 0)
-		log_line(LOG_INFO, MESSAGE_ADOPTED, "recv tcpconn and read");
-	log_line(LOG_NOTICE, MESSAGE_TAKEOVER,
-		 "Took over %u connections with %llu pending bytes from pid %llu, refused %u; "
-		 "they paused for %.3f ms",
-		 successor->n_connections, (unsigned long long)successor->pending_bytes,
-		 successor->old_pid, successor->n_refused,
-		 (double)successor->pause_usec / USEC_PER_MSEC);
+		log_info("recv tcpconn and read");
+	line = log_line_new(LOG_NOTICE, MESSAGE_TAKEOVER);
+	log_entry_add(line, "HOLDFAST_OLD_PID=%llu", successor->old_pid);
+	log_entry_add(line, "HOLDFAST_NEW_PID=%d", (int)getpid());
+	log_entry_add(line, "HOLDFAST_CONNECTIONS=%u", successor->n_connections);
+	log_entry_add(line, "HOLDFAST_PENDING=%llu",
+		      (unsigned long long)successor->pending_bytes);
+	log_entry_add(line, "HOLDFAST_REFUSED=%u", successor->n_refused);
+	log_entry_add(line, "HOLDFAST_PAUSE_USEC=%llu",
+		      (unsigned long long)successor->pause_usec);
+	log_line_send(line,
+		      "Took over %u connections with %llu pending bytes from pid %llu, refused %u; "
+		      "they paused for %.3f ms",
+		      successor->n_connections,
+		      (unsigned long long)successor->pending_bytes, successor->old_pid,
+		      successor->n_refused,
+		      (double)successor->pause_usec / USEC_PER_MSEC);
 }
 
 static int get_ready(struct successor *successor, struct handover *ret_go)
@@ -395,7 +407,8 @@ int successor_take_over(struct successor *successor, struct shared *shared)
 				      "the running process has not waited");
 	r = begin_to_serve(successor);
 	if (r < 0) {
-		log_line(LOG_ERR, MESSAGE_TAKEOVER, "Can't serve: %s", strerror(-r));
+		log_line(LOG_ERR, MESSAGE_TAKEOVER_FAILED, "Can't serve: %s",
+			 strerror(-r));
 		return r;
 	}
 	successor->pause_usec = time_now_usec() - go.usec;

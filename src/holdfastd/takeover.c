@@ -115,7 +115,7 @@ static void roll_back(struct takeover *takeover, bool has_gone)
 	pid = forget(takeover);
 	give_end(takeover->shared->vault);
 	vault_dispatch(takeover->shared->vault);
-	log_line(LOG_ERR, MESSAGE_TAKEOVER,
+	log_line(LOG_ERR, MESSAGE_TAKEOVER_FAILED,
 		 "The takeover by pid %d has failed: %s. Pid %d goes on", (int)pid,
 		 takeover->why, (int)getpid());
 	takeover->ended(takeover->userdata, TAKEOVER_ROLLED_BACK, pid, takeover->why);
@@ -229,6 +229,15 @@ static int tell_state(struct takeover *takeover)
 
 /* ---- handing over ---- */
 
+static struct log_entry *line_new(const char *message_id, pid_t successor)
+{
+	struct log_entry *line = log_line_new(LOG_INFO, message_id);
+
+	log_entry_add(line, "HOLDFAST_OLD_PID=%d", (int)getpid());
+	log_entry_add(line, "HOLDFAST_NEW_PID=%d", (int)successor);
+	return line;
+}
+
 /* The successor serves: the manager is told, then the successor may speak to it. */
 static void leave(struct takeover *takeover)
 {
@@ -241,7 +250,7 @@ static void leave(struct takeover *takeover)
 	(void)sd_notifyf(0, "MAINPID=%d", (int)pid);
 	(void)sd_notify_barrier(0, TAKEOVER_MANAGER_USEC_MAX);
 	(void)tell(takeover, HANDOVER_RELEASED, 0, NULL, 0);
-	log_line(LOG_INFO, MESSAGE_TAKEOVER, "Handed over to pid %d", (int)pid);
+	log_line_send(line_new(MESSAGE_TAKEOVER, pid), "Handed over to pid %d", (int)pid);
 	takeover->ended(takeover->userdata, TAKEOVER_DONE, pid, NULL);
 }
 
@@ -411,7 +420,7 @@ static int refuse(struct takeover *takeover, int r, const char **ret_why,
 	va_start(arguments, format);
 	(void)vsnprintf(takeover->why, sizeof(takeover->why), format, arguments);
 	va_end(arguments);
-	log_line(LOG_ERR, MESSAGE_TAKEOVER, "No takeover: %s", takeover->why);
+	log_line(LOG_ERR, MESSAGE_TAKEOVER_FAILED, "No takeover: %s", takeover->why);
 	*ret_why = takeover->why;
 	return r;
 }
@@ -423,15 +432,15 @@ static int start(struct takeover *takeover, const char *program, char *const arg
 	r = give_begin(takeover->shared->vault);
 	if (r < 0)
 		return r;
-	log_line(LOG_INFO, MESSAGE_TAKEOVER, "ready to restart and pass connfd");
+	log_info("ready to restart and pass connfd");
 	r = spawn_successor(program, arguments, &takeover->successor, &takeover->socket);
 	if (r < 0) {
 		give_end(takeover->shared->vault);
 		return r;
 	}
 	takeover->is_under_way = true;
-	log_line(LOG_INFO, MESSAGE_TAKEOVER, "forked pid: %d",
-		 (int)takeover->successor.pid);
+	log_line_send(line_new(MESSAGE_TAKEOVER_BEGUN, takeover->successor.pid),
+		      "forked pid: %d", (int)takeover->successor.pid);
 	return 0;
 }
 
@@ -442,7 +451,7 @@ int takeover_begin(struct takeover *takeover, char *const command_line[],
 	int r;
 
 	if (!is_free(takeover)) {
-		log_line(LOG_WARNING, MESSAGE_TAKEOVER,
+		log_line(LOG_WARNING, MESSAGE_TAKEOVER_FAILED,
 			 "No takeover: one is under way already");
 		*ret_why = "a takeover is under way already";
 		return -EBUSY;

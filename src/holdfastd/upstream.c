@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "base/log.h"
+#include "holdfastd/messages.h"
 
 struct upstream {
 	struct address address;
@@ -106,6 +107,7 @@ static void publish(struct upstream *upstream, struct upstream_list *list,
 static void resolve_and_publish(struct upstream *upstream)
 {
 	struct upstream_list *list = list_new();
+	struct log_entry *line;
 	int r = list ? resolve(&upstream->address, AI_ADDRCONFIG, list) : EAI_MEMORY;
 
 	if (r == 0) {
@@ -116,8 +118,10 @@ static void resolve_and_publish(struct upstream *upstream)
 	/* What was known before may still be right: a resolver that fails drops nobody */
 	if (upstream_get_state(upstream) == UPSTREAM_RESOLVED)
 		return;
-	log_warning("Upstream %s can't be resolved: %s; trying again", upstream->name,
-		    gai_strerror(r));
+	line = log_line_new(LOG_WARNING, MESSAGE_UPSTREAM_NAME);
+	log_entry_add(line, "HOLDFAST_UPSTREAM=%s", upstream->name);
+	log_line_send(line, "Upstream %s can't be resolved: %s; trying again",
+		      upstream->name, gai_strerror(r));
 	publish(upstream, NULL, UPSTREAM_FAILED);
 }
 

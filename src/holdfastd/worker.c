@@ -22,17 +22,30 @@
 
 /* ---- limits: said once ---- */
 
+static const char *const limit_names[LIMIT_MAX] = {
+	[LIMIT_CONNECTIONS] = "connections",
+	[LIMIT_FILES] = "files",
+	[LIMIT_STORE] = "store",
+	[LIMIT_IN_FLIGHT] = "in-flight",
+	[LIMIT_LEDGER] = "ledger",
+	[LIMIT_PIPES] = "pipes",
+	[LIMIT_MEMORY] = "memory",
+};
+
 void worker_limit_reached(struct shared *shared, enum limit limit, const char *format,
 			  ...)
 {
 	uint64_t now = time_now_usec();
 	uint64_t last = atomic_exchange(&shared->limit_usec[limit], now);
+	struct log_entry *entry;
 	va_list arguments;
 
 	if (last != 0 && now - last < LIMIT_QUIET_USEC)
 		return;
 	va_start(arguments, format);
-	log_line_submit(log_line_new(LOG_WARNING, MESSAGE_LIMIT), format, arguments);
+	entry = log_line_new(LOG_WARNING, MESSAGE_LIMIT);
+	log_entry_add(entry, "HOLDFAST_LIMIT=%s", limit_names[limit]);
+	log_line_submit(entry, format, arguments);
 	va_end(arguments);
 }
 
@@ -400,6 +413,19 @@ static void wait_at_gate(struct worker *worker)
 	worker_wake(worker);
 }
 
+/* With this, the journal has the whole life of a connection, whoever served it. */
+static void say_continued(const struct worker *worker)
+{
+	const struct connection *connection;
+
+	if (!log_is_level_enabled(LOG_DEBUG))
+		return;
+	TAILQ_FOREACH(connection, &worker->all, all_entry)
+	connection_log(connection, LOG_DEBUG, MESSAGE_CONTINUED,
+		       "Connection %llu goes on",
+		       (unsigned long long)connection->record->id);
+}
+
 static void *worker_thread(void *userdata)
 {
 	struct worker *worker = userdata;
@@ -408,6 +434,7 @@ static void *worker_thread(void *userdata)
 	gate_pass(&worker->shared->gate);
 	slice_reset();
 	worker->now_usec = time_now_usec();
+	say_continued(worker);
 	accept_watch(worker);
 	for (;;) {
 		if (gate_is_closed(&worker->shared->gate))

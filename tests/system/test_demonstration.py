@@ -224,7 +224,7 @@ def test_status_tells_connections_and_restarts(stage):
         instance.wait_line(VALUE)
         instance.restart()
         assert instance.status_text() == (
-            "log: 1 connections, 1 adopted at start, 1 restarts survived"
+            "log: 1 connection, 1 adopted at start, 1 restart survived"
         )
 
 
