@@ -117,8 +117,14 @@ def test_defaults_and_ranges_of_help_are_in_the_manual(program):
 def test_verbs_of_help_and_manual_are_the_same():
     verbs = re.search(r"^Verbs:\n(.*?)\n\n", help_of("holdfastctl"), re.M | re.S)[1]
     shown = re.findall(r"^ {2,4}([a-z]+)\b", verbs, re.M)
-    titles = [title for title, _ in items(section("holdfastctl.1", "DESCRIPTION"))]
-    assert [title.split()[0] for title in titles] == shown
+    told = section("holdfastctl.1", "DESCRIPTION").partition("\n.Ss ")[0]
+    assert [title.split()[0] for title, _ in items(told)] == shown
+
+
+def test_columns_of_help_and_manual_are_the_same():
+    shown = re.findall(r"[a-z]+", options_in_help("holdfastctl")["--sort=column"].partition(":")[2])
+    told = section("holdfastctl.1", "DESCRIPTION").partition("\n.Ss Columns\n")[2]
+    assert [name for title, _ in items(told) for name in title.split(" , ")] == shown
 
 
 @each_program
@@ -152,13 +158,13 @@ def test_limits_that_a_field_names_are_in_the_manual():
 
 
 def test_variables_of_the_environment_are_in_the_manuals():
-    used = {"holdfastd.8": set(), "holdfast-keeper.8": set()}
+    folders = {"keeper": "holdfast-keeper.8", "ctl": "holdfastctl.1"}
+    used = {name: set() for name in PROGRAMS.values()}
     for path in TOP.glob("src/*/*.[ch]"):
-        name = {"keeper": "holdfast-keeper.8", "ctl": None}.get(path.parent.name, "holdfastd.8")
+        name = folders.get(path.parent.name, "holdfastd.8")
         text = path.read_text(encoding="utf-8")
-        if name:
-            used[name] |= set(re.findall(r'(?:getenv|environment_set\w*)\("([A-Z_]+)"', text))
-            used[name] |= set(re.findall(r'_ENVIRONMENT "([A-Z_]+)"', text))
+        used[name] |= set(re.findall(r'(?:[gs]etenv|environment_set\w*)\("([A-Z_]+)"', text))
+        used[name] |= set(re.findall(r'_ENVIRONMENT "([A-Z_]+)"', text))
     for name, variables in used.items():
         told = set(re.findall(r"\b[A-Z][A-Z_]+\b", section(name, "ENVIRONMENT")))
         assert variables and variables <= told, name
