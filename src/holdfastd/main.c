@@ -5,10 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <systemd/sd-daemon.h>
 
+#include "base/fd.h"
 #include "base/log.h"
 #include "holdfastd/listener.h"
 #include "holdfastd/messages.h"
@@ -20,6 +22,11 @@
 #define HOW_TO_START                                                                      \
 	"start it by socket activation: systemctl enable --now holdfast@8888.socket, or " \
 	"holdfast-keeper --listen=8888 -- holdfastd log"
+
+#define HOW_TO_GET_NETWORK                                                                 \
+	"its sandbox has no network. Run systemctl daemon-reload, which gives it to each " \
+	"/etc/holdfast/NAME.conf with SERVICE=relay, and restart the service; no "         \
+	"connection is lost"
 
 /* How long a process that can't start at all lives on before it says so by its end. */
 #define RESTART_DELAY_SEC 1
@@ -109,6 +116,31 @@ static int check_manager(const struct options *options, struct inheritance *inhe
 	return EXIT_SUCCESS;
 }
 
+/*
+ * A relay that was made of another service, in a unit whose sandbox is still the other's.
+ * Only a restriction of address families gives this for IPv4. Having no interfaces tells
+ * nothing: that may be meant, or change.
+ */
+static bool has_no_network(void)
+{
+	_cleanup_close_ int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	return fd < 0 && errno == EAFNOSUPPORT;
+}
+
+static int check_network(const struct options *options,
+			 const struct inheritance *inheritance)
+{
+	char text[512];
+
+	if (options->service != SERVICE_RELAY || options->upstream.is_path ||
+	    !has_no_network())
+		return EXIT_SUCCESS;
+	(void)snprintf(text, sizeof(text), "Can't relay to %s:%s: " HOW_TO_GET_NETWORK,
+		       options->upstream.host, options->upstream.port);
+	return usage_error(inheritance, text);
+}
+
 int main(int argc, char *argv[])
 {
 	/* Threads read these until the process is gone */
@@ -134,6 +166,8 @@ int main(int argc, char *argv[])
 	log_set_max_level(options.log_level);
 
 	r = check_manager(&options, &inheritance);
+	if (r == EXIT_SUCCESS)
+		r = check_network(&options, &inheritance);
 	if (r != EXIT_SUCCESS)
 		return r;
 	server_block_signals();

@@ -189,5 +189,7 @@ class JournalFollower(LineFollower):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 for child in children.read_text(encoding="ascii").split():
                     os.kill(int(child), signal.SIGKILL)
+            # nsenter stops when its child is stopped, as by a soft-reboot of the machine
+            self._process.send_signal(signal.SIGCONT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(0.05)

@@ -2,6 +2,7 @@
 """The demonstration that the project grew from, row by row, by restarts in place of a fork."""
 
 import os
+import pathlib
 import re
 import time
 
@@ -88,13 +89,19 @@ def test_half_a_line_before_and_half_after_is_one_entry(stage, disturb):
         instance.wait_line("conn read 24 bytes, line: first half, second half$")
 
 
+def tcp_sockets(instance):
+    """Lines of the network that the service's sockets are of, which need not be its own."""
+    table = pathlib.Path("/proc/thread-self/net/tcp")
+    text = instance.stage.network.call(lambda: table.read_text(encoding="ascii"))
+    return text.splitlines()[1:]
+
+
 def wait_until_read(instance, client):
     """Until what was sent is out of the service's socket, hence in its pipe."""
     port = client.getsockname()[1]
-    table = instance.proc() / "net/tcp"
     # A queue in the kernel has no event for who waits outside
     for _ in range(5000):
-        for row in table.read_text(encoding="ascii").splitlines()[1:]:
+        for row in tcp_sockets(instance):
             fields = row.split()
             if int(fields[2].rpartition(":")[2], 16) == port and fields[4].endswith(":00000000"):
                 return
@@ -197,7 +204,7 @@ def test_one_process_holds_the_connection(stage):
 
 
 def socket_inode(instance, peer_port):
-    for row in (instance.proc() / "net/tcp").read_text(encoding="ascii").splitlines()[1:]:
+    for row in tcp_sockets(instance):
         fields = row.split()
         if int(fields[2].rpartition(":")[2], 16) == peer_port:
             return fields[9]
