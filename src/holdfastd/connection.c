@@ -24,15 +24,14 @@ static const uint32_t reset_flags[CONNECTION_PEERS] = {
 	[PEER_UPSTREAM] = SLOT_UPSTREAM_RESET,
 };
 
-void connection_log(const struct connection *connection, int level,
-		    const char *message_id, const char *format, ...)
+struct log_entry *connection_log_new(const struct connection *connection, int level,
+				     const char *message_id)
 {
 	struct log_entry *entry = log_line_new(level, message_id);
 	char name[SOCKET_NAME_SIZE];
-	va_list arguments;
 
 	if (!entry)
-		return;
+		return NULL;
 	log_entry_add(entry, "HOLDFAST_CONNECTION=%llu",
 		      (unsigned long long)connection->record->id);
 	log_entry_add(entry, "HOLDFAST_SERVICE=%s", service_name(connection->service));
@@ -40,6 +39,24 @@ void connection_log(const struct connection *connection, int level,
 	log_entry_add(entry, "HOLDFAST_PEER=%s", name);
 	socket_format_local(connection->peers[PEER_CLIENT].fd, name, sizeof(name));
 	log_entry_add(entry, "HOLDFAST_LISTENER=%s", name);
+	return entry;
+}
+
+void connection_log_submit(struct log_entry *entry, const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	log_line_submit(entry, format, arguments);
+	va_end(arguments);
+}
+
+void connection_log(const struct connection *connection, int level,
+		    const char *message_id, const char *format, ...)
+{
+	struct log_entry *entry = connection_log_new(connection, level, message_id);
+	va_list arguments;
+
 	va_start(arguments, format);
 	log_line_submit(entry, format, arguments);
 	va_end(arguments);

@@ -22,6 +22,10 @@
 #define MESSAGE_QUARANTINED "cd9c3d2d07fa4e7d901700e6e448b0bd"
 /* The stored ledger could not be used */
 #define MESSAGE_LEDGER "c2b91b19235242a7a595ec1135633a08"
+/* How the audit of many connections went */
+#define MESSAGE_AUDIT "0ea3b1e0bc8740d4b0905074a3de6135"
+/* A connection did not pass its audit and was reset */
+#define MESSAGE_AUDIT_WRONG "ca08a558b6be4e56a09077fb003fb2e0"
 /* The service stops */
 #define MESSAGE_STOPPING "a564b9cd7cd141649b846eb05a1330ed"
 /* A worker makes no progress */
