@@ -76,7 +76,7 @@ static const char *why_not(const struct audited *audited)
 	if (audited->connection->state == CONNECTION_CONNECTING)
 		return "the upstream has not answered yet";
 	if (audited->connection->state != CONNECTION_OPEN)
-		return "it is being reset";
+		return "it is about to end";
 	if (flow->sink && flow->sink->failed)
 		return "the receiving side has failed";
 	if (!source || (flow->sink && !sink))
