@@ -64,3 +64,11 @@ struct instance_report {
 	INSTANCE_PROPERTIES(INSTANCE_FIELD)
 #undef INSTANCE_FIELD
 };
+
+#define INSTANCE_AUDIT "Audit"
+
+/*
+ * One direction of a connection, audited: id, service, peer; where it comes from, the
+ * verdict, the reason (empty: right); bytes consumed, recorded, pending, delivered.
+ */
+#define INSTANCE_AUDITED "tsssssxxxx"

@@ -16,6 +16,9 @@
 /* enum in include/net/tcp_states.h, which user space does not get with linux/tcp.h */
 enum {
 	STATE_SYN_SENT = 2,
+	STATE_SYN_RECV = 3,
+	STATE_FIN_WAIT1 = 4,
+	STATE_FIN_WAIT2 = 5,
 	STATE_CLOSE = 7,
 	STATE_CLOSE_WAIT = 8,
 	STATE_LAST_ACK = 9,
@@ -56,6 +59,9 @@ static int get_info(int fd, struct tcp_info *ret_info)
 
 	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) < 0)
 		return -errno;
+	static_assert(offsetof(struct tcp_info, tcpi_bytes_acked) <
+			      offsetof(struct tcp_info, tcpi_bytes_received),
+		      "who gives the later one gives both");
 	if (size < offsetof(struct tcp_info, tcpi_bytes_received) +
 			   sizeof(info.tcpi_bytes_received))
 		return -EOPNOTSUPP;
@@ -63,49 +69,72 @@ static int get_info(int fd, struct tcp_info *ret_info)
 	return 0;
 }
 
+static bool is_same_moment(const struct tcp_info *a, const struct tcp_info *b)
+{
+	return a->tcpi_bytes_received == b->tcpi_bytes_received &&
+	       a->tcpi_bytes_acked == b->tcpi_bytes_acked &&
+	       a->tcpi_state == b->tcpi_state;
+}
+
 /*
- * The two counts come by two calls, and a live peer may send in between: so both are
- * asked until the first has not changed over the second.
+ * The counts come by several calls, and a live peer may send or acknowledge in between:
+ * so all are asked until the first has not changed over the others.
  */
-static int get_info_and_unread(int fd, struct tcp_info *ret_info, int *ret_unread)
+static int get_info_and_queues(int fd, struct tcp_info *ret_info, int *ret_unread,
+			       int *ret_unsent)
 {
 	struct tcp_info before, after;
-	int r, unread;
+	int r, unread, unsent;
 
 	r = get_info(fd, &after);
 	if (r < 0)
 		return r;
 	do {
 		before = after;
-		if (ioctl(fd, SIOCINQ, &unread) < 0)
+		if (ioctl(fd, SIOCINQ, &unread) < 0 || ioctl(fd, SIOCOUTQ, &unsent) < 0)
 			return -errno;
 		r = get_info(fd, &after);
 		if (r < 0)
 			return r;
-	} while (before.tcpi_bytes_received != after.tcpi_bytes_received ||
-		 before.tcpi_state != after.tcpi_state);
+	} while (!is_same_moment(&before, &after));
 	*ret_info = after;
 	*ret_unread = unread;
+	*ret_unsent = unsent;
 	return 0;
 }
 
 int socket_get_counts(int fd, struct socket_counts *ret_counts)
 {
 	struct tcp_info info = {0};
-	int unread = 0, r;
+	int unread = 0, unsent = 0, r;
 
-	r = get_info_and_unread(fd, &info, &unread);
+	r = get_info_and_queues(fd, &info, &unread, &unsent);
 	if (r < 0)
 		return r;
 	*ret_counts = (struct socket_counts){
 		.is_closed = info.tcpi_state == STATE_CLOSE,
-		.is_connecting = info.tcpi_state == STATE_SYN_SENT,
+		.is_connecting = info.tcpi_state == STATE_SYN_SENT ||
+				 info.tcpi_state == STATE_SYN_RECV,
 		.has_fin = info.tcpi_state == STATE_CLOSE_WAIT ||
 			   info.tcpi_state == STATE_LAST_ACK ||
 			   info.tcpi_state == STATE_CLOSING,
+		.has_sent_fin = info.tcpi_state == STATE_FIN_WAIT1 ||
+				info.tcpi_state == STATE_FIN_WAIT2 ||
+				info.tcpi_state == STATE_LAST_ACK ||
+				info.tcpi_state == STATE_CLOSING,
 		.n_taken = (uint64_t)info.tcpi_bytes_received - (uint64_t)unread,
+		.n_written = (uint64_t)info.tcpi_bytes_acked + (uint64_t)unsent,
 	};
 	return 0;
+}
+
+bool socket_is_tcp(int fd)
+{
+	int protocol = 0;
+	socklen_t size = sizeof(protocol);
+
+	return getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) == 0 &&
+	       protocol == IPPROTO_TCP;
 }
 
 int socket_get_unsent(int fd, size_t *ret_unsent)

@@ -24,13 +24,17 @@ void socket_abort(int fd);
 
 struct socket_counts {
 	bool is_closed;     /* TCP_CLOSE: nothing goes in or out any more */
-	bool is_connecting; /* TCP_SYN_SENT */
-	bool has_fin; /* the peer's FIN is surely among n_received (CLOSE_WAIT and so on) */
+	bool is_connecting; /* its SYN is on its way; SIOCINQ says nothing then */
+	bool has_fin; /* the peer's FIN is surely among n_taken (CLOSE_WAIT and so on) */
+	bool has_sent_fin; /* a FIN is surely among n_written (FIN_WAIT1 and so on) */
 	uint64_t n_taken; /* bytes that were read from it, plus 1 if a FIN was received */
+	uint64_t n_written; /* bytes that were written to it, plus 1 for the SYN of
+			     * connect(), plus 1 if a FIN was sent */
 };
 
 /*
- * The kernel's own counts of a TCP socket (tests/kernel/tcp-info-audits-bytes.c).
+ * The kernel's own counts of a TCP socket (tests/kernel/tcp-info-audits-bytes.c,
+ * tests/kernel/tcp-info-audits-ends.c). Of an MPTCP socket they are worth nothing.
  * Returns 0, or -EOPNOTSUPP for another kind of socket, or a negative errno.
  */
 int socket_get_counts(int fd, struct socket_counts *ret_counts);
@@ -38,6 +42,9 @@ int socket_get_counts(int fd, struct socket_counts *ret_counts);
 /* Bytes that were written to fd and that its peer's kernel has not yet acknowledged (for
  * AF_UNIX: not yet read). Returns 0 or a negative errno. */
 int socket_get_unsent(int fd, size_t *ret_unsent);
+
+/* Whether fd is a socket of TCP itself, and not of MPTCP or another protocol. */
+bool socket_is_tcp(int fd);
 
 /* Whether the next byte to be read is an urgent one (SIOCATMARK). */
 bool socket_is_at_urgent(int fd);

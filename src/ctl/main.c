@@ -28,6 +28,9 @@ static const char help_text[] =
 	"  metrics [INSTANCE...]     The same in the text format of OpenMetrics\n"
 	"  watch [INSTANCE...]       The list on the whole terminal, again and again;\n"
 	"                            q leaves\n"
+	"  audit INSTANCE            Proves for each connection that no byte was lost or\n"
+	"                            repeated, by the kernel's own counts. Shows those for\n"
+	"                            which this fails, which are reset; the status is 1 then\n"
 	"  takeover INSTANCE [-- COMMAND ARGUMENTS...]\n"
 	"                            Replaces the process by a new one while its connections\n"
 	"                            go on; returns when the new one serves. It is started by\n"
@@ -42,6 +45,7 @@ static const char help_text[] =
 	"                            worker, state\n"
 	"     --reverse              The last one first\n"
 	"     --json=short|pretty|off\n"
+	"     --all                  audit: shows all connections\n"
 	"     --reset                close: resets both sides at once\n"
 	"     --no-legend            No header, and nothing below\n"
 	"     --no-pager\n"
@@ -54,6 +58,7 @@ enum {
 	TAKES_MANY = 1 << 1,     /* instances; else one */
 	NEEDS_INSTANCE = 1 << 2, /* all of them are not what is meant */
 	TAKES_COMMAND = 1 << 3,  /* after "--" */
+	TAKES_ALL = 1 << 4,      /* --all */
 };
 
 struct verb {
@@ -65,6 +70,7 @@ struct verb {
 /* The first one is what is done without a verb. */
 static const struct verb verbs[] = {
 	{"list", verb_list, TAKES_MANY},
+	{"audit", verb_audit, NEEDS_INSTANCE | TAKES_ALL},
 	{"close", verb_close, TAKES_ID},
 	{"metrics", verb_metrics, TAKES_MANY},
 	{"show", verb_show, TAKES_ID},
@@ -79,6 +85,7 @@ enum {
 	OPTION_REVERSE,
 	OPTION_JSON,
 	OPTION_RESET,
+	OPTION_ALL,
 	OPTION_NO_LEGEND,
 	OPTION_NO_PAGER,
 	OPTION_VERSION,
@@ -89,6 +96,7 @@ static const struct option long_options[] = {
 	{"sort", required_argument, NULL, OPTION_SORT},
 	{"reverse", no_argument, NULL, OPTION_REVERSE},
 	{"json", required_argument, NULL, OPTION_JSON},
+	{"all", no_argument, NULL, OPTION_ALL},
 	{"reset", no_argument, NULL, OPTION_RESET},
 	{"no-legend", no_argument, NULL, OPTION_NO_LEGEND},
 	{"no-pager", no_argument, NULL, OPTION_NO_PAGER},
@@ -162,6 +170,9 @@ static int take_option(int option, char **argv, struct command_line *line)
 		return 0;
 	case OPTION_JSON:
 		return take_json(optarg, &line->request);
+	case OPTION_ALL:
+		line->request.all = true;
+		return 0;
 	case OPTION_RESET:
 		line->request.reset = true;
 		return 0;
@@ -291,6 +302,8 @@ static int command_line_parse(int argc, char **argv, struct command_line *line)
 		return usage_error("--", line->verb->takes & TAKES_COMMAND
 						 ? "a command has to follow"
 						 : "this verb takes no command");
+	if (line->request.all && !(line->verb->takes & TAKES_ALL))
+		return usage_error("--all", "this verb has nothing to show all of");
 	line->request.command_line = command;
 	return 0;
 }

@@ -23,6 +23,7 @@ struct request {
 	const struct column *sort; /* NULL: by instance and id */
 	bool reverse;
 	bool reset;
+	bool all;
 	bool no_legend;
 	bool no_pager;
 	enum json_mode json;
@@ -32,6 +33,7 @@ struct request {
  * Each asks the instances, says what has come of it, and returns the exit status. One
  * that does not answer is named on stderr, and the others are asked all the same.
  */
+int verb_audit(const struct request *request);
 int verb_close(const struct request *request);
 int verb_list(const struct request *request);
 int verb_metrics(const struct request *request);

@@ -5,6 +5,7 @@
 
 #include "base/fd.h"
 #include "base/socket.h"
+#include "holdfastd/audit.h"
 #include "holdfastd/connection.h"
 #include "holdfastd/services/relay.h"
 #include "holdfastd/worker.h"
@@ -156,8 +157,38 @@ static int set_nonblocking(struct connection *connection)
 	return 0;
 }
 
+/*
+ * Makes good what the last process has left half done, if that is all that there is to be
+ * made good.
+ */
+static int settle(struct connection *connection, struct audit_tally *tally)
+{
+	struct audit audit;
+	int r = set_nonblocking(connection);
+
+	if (r < 0)
+		return r;
+	if (connection->state == CONNECTION_OPEN)
+		for (unsigned i = 0; i < connection->n_flows; i++)
+			flow_settle_urgent(&connection->flows[i]);
+	audit_connection(connection, AUDIT_ADOPTING, &audit, tally);
+	if (audit.verdict == AUDIT_WRONG) {
+		audit_log(connection, &audit);
+		return -EBADMSG;
+	}
+	if (connection->state == CONNECTION_OPEN)
+		for (unsigned i = 0; i < connection->n_flows; i++) {
+			struct flow *flow = &connection->flows[i];
+			size_t source = (size_t)(flow->source - connection->peers);
+
+			flow_settle_count(flow, audit.counts[source]);
+		}
+	return 0;
+}
+
 int connection_adopt(struct worker *worker, uint32_t slot, struct adopted_entry *entry,
-		     struct pool_pipe *pipes[LEDGER_FLOWS], uint64_t active_usec)
+		     struct pool_pipe *pipes[LEDGER_FLOWS], uint64_t active_usec,
+		     struct audit_tally *tally)
 {
 	struct connection *connection;
 	int r;
@@ -167,14 +198,11 @@ int connection_adopt(struct worker *worker, uint32_t slot, struct adopted_entry 
 		connection_refuse(worker, slot, entry, pipes);
 		return r;
 	}
-	r = set_nonblocking(connection);
+	r = settle(connection, tally);
 	if (r < 0) {
 		connection_abort(connection, "it can't be continued exactly");
 		return r;
 	}
-	if (connection->state == CONNECTION_OPEN)
-		for (unsigned i = 0; i < connection->n_flows; i++)
-			flow_settle(&connection->flows[i]);
 	worker_set_ready(worker, connection);
 	return 0;
 }

@@ -54,15 +54,31 @@ static void add_fields(const struct connection *connection, struct log_entry *en
 		add_relay_fields(connection, entry);
 }
 
+struct log_entry *connection_log_new(const struct connection *connection, int level,
+				     const char *message_id)
+{
+	struct log_entry *entry = log_line_new(level, message_id);
+
+	if (entry)
+		add_fields(connection, entry);
+	return entry;
+}
+
+void connection_log_submit(struct log_entry *entry, const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	log_line_submit(entry, format, arguments);
+	va_end(arguments);
+}
+
 void connection_log(const struct connection *connection, int level,
 		    const char *message_id, const char *format, ...)
 {
-	struct log_entry *entry = log_line_new(level, message_id);
+	struct log_entry *entry = connection_log_new(connection, level, message_id);
 	va_list arguments;
 
-	if (!entry)
-		return;
-	add_fields(connection, entry);
 	va_start(arguments, format);
 	log_line_submit(entry, format, arguments);
 	va_end(arguments);

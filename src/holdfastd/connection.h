@@ -30,6 +30,8 @@
 #include "vault/packer.h"
 
 struct worker;
+struct audit_tally;
+struct log_entry;
 struct log_job;
 
 TAILQ_HEAD(connection_list, connection);
@@ -76,6 +78,7 @@ struct connection {
 
 	bool failure_noted; /* that one of its sides has failed */
 	bool is_closing;    /* connection_close() was called */
+	uint64_t audit;     /* the last audit of the worker's that saw it; see auditor.h */
 	bool is_ready;      /* in the worker's list of those with more to do */
 	bool is_waiting_for_pipe;
 	TAILQ_ENTRY(connection) ready_entry;
@@ -100,11 +103,12 @@ void connection_open(struct worker *worker, int client_fd);
 /*
  * Goes on with a connection of the last process. Takes the fds of entry and pipes over in
  * any case. pipes: of each flow, NULL if the ledger names none. active_usec: when its
- * last byte moved, for the idle timeout. Returns 0, or a negative errno where it can't be
- * continued exactly: it was reset then.
+ * last byte moved, for the idle timeout. Its audit is added to *tally. Returns 0, or a
+ * negative errno where it can't be continued exactly: it was reset then.
  */
 int connection_adopt(struct worker *worker, uint32_t slot, struct adopted_entry *entry,
-		     struct pool_pipe *pipes[LEDGER_FLOWS], uint64_t active_usec);
+		     struct pool_pipe *pipes[LEDGER_FLOWS], uint64_t active_usec,
+		     struct audit_tally *tally);
 
 /*
  * The part of it that changes nothing outside of this process, and so may be done to a
@@ -191,3 +195,10 @@ uint64_t connection_pending(const struct connection *connection);
 __attribute__((format(printf, 4, 5))) void connection_log(
 	const struct connection *connection, int level, const char *message_id,
 	const char *format, ...);
+
+/* The same in two steps, for lines with fields of their own; NULL is a line that is not
+ * logged. */
+struct log_entry *connection_log_new(const struct connection *connection, int level,
+				     const char *message_id);
+__attribute__((format(printf, 2, 3))) void connection_log_submit(struct log_entry *entry,
+								 const char *format, ...);

@@ -11,11 +11,6 @@
 
 /* ---- calls ---- */
 
-struct control_call {
-	struct control_client *client; /* NULL: it has gone */
-	sd_bus_message *message;
-};
-
 static int call_new(struct control_client *client, sd_bus_message *message,
 		    struct control_call **ret_call)
 {
@@ -43,7 +38,7 @@ void control_call_drop(struct control_call *call)
 	call->message = sd_bus_message_unref(call->message);
 }
 
-static void call_free(struct control_call *call)
+void control_call_free(struct control_call *call)
 {
 	if (call->client)
 		control_call_drop(call);
@@ -51,11 +46,11 @@ static void call_free(struct control_call *call)
 }
 
 /* r: of sending the reply. A client that can't get it is told by the end. */
-static void call_finish(struct control_call *call, int r)
+void control_call_finish(struct control_call *call, int r)
 {
 	struct control_client *client = call->client;
 
-	call_free(call);
+	control_call_free(call);
 	if (r < 0)
 		control_client_end(client);
 	else
@@ -65,8 +60,8 @@ static void call_finish(struct control_call *call, int r)
 void control_call_succeed(struct control_call *call, pid_t pid)
 {
 	if (call && call->client)
-		call_finish(call, sd_bus_reply_method_return(call->message, "u",
-							     (uint32_t)pid));
+		control_call_finish(call, sd_bus_reply_method_return(call->message, "u",
+								     (uint32_t)pid));
 	else
 		free(call);
 }
@@ -126,7 +121,7 @@ void control_call_list(struct control_call *call, uint32_t next,
 		       const struct connection_report *reports, uint32_t n)
 {
 	if (call->client)
-		call_finish(call, reply_list(call->message, next, reports, n));
+		control_call_finish(call, reply_list(call->message, next, reports, n));
 	else
 		free(call);
 }
@@ -149,7 +144,7 @@ void control_call_report(struct control_call *call,
 			 const struct connection_report *report)
 {
 	if (call->client)
-		call_finish(call, reply_report(call->message, report));
+		control_call_finish(call, reply_report(call->message, report));
 	else
 		free(call);
 }
@@ -157,7 +152,8 @@ void control_call_report(struct control_call *call,
 void control_call_done(struct control_call *call)
 {
 	if (call->client)
-		call_finish(call, sd_bus_reply_method_return(call->message, NULL));
+		control_call_finish(call,
+				    sd_bus_reply_method_return(call->message, NULL));
 	else
 		free(call);
 }
@@ -165,17 +161,16 @@ void control_call_done(struct control_call *call)
 void control_call_fail(struct control_call *call, int error, const char *text)
 {
 	if (call && call->client)
-		call_finish(call,
-			    sd_bus_reply_method_errnof(call->message, error, "%s", text));
+		control_call_finish(call, sd_bus_reply_method_errnof(call->message, error,
+								     "%s", text));
 	else
 		free(call);
 }
 
 /* ---- the object ---- */
 
-/* Returns 0, or what a method is to return that can't begin. */
-static int begin(struct control_client *client, sd_bus_message *message,
-		 struct control_call **ret_call, sd_bus_error *ret_error)
+int control_call_begin(struct control_client *client, sd_bus_message *message,
+		       struct control_call **ret_call, sd_bus_error *ret_error)
 {
 	int r;
 
@@ -197,7 +192,7 @@ static int begun(struct control_call *call, int r, const char *text,
 {
 	if (r >= 0)
 		return 1;
-	call_free(call);
+	control_call_free(call);
 	return sd_bus_error_set_errnof(ret_error, r, "%s", text);
 }
 
@@ -209,7 +204,7 @@ static int begin_takeover(struct control_client *client, sd_bus_message *message
 	struct control_call *call;
 	int r;
 
-	r = begin(client, message, &call, ret_error);
+	r = control_call_begin(client, message, &call, ret_error);
 	if (r < 0)
 		return r;
 	r = control->handlers->takeover(control->userdata, command_line, call, error,
@@ -250,7 +245,7 @@ static int on_list(sd_bus_message *message, void *userdata, sd_bus_error *ret_er
 
 	r = sd_bus_message_read(message, "uu", &after, &max);
 	if (r >= 0)
-		r = begin(client, message, &call, ret_error);
+		r = control_call_begin(client, message, &call, ret_error);
 	if (r < 0)
 		return r;
 	r = control->handlers->list(control->userdata, after, max, call);
@@ -267,7 +262,7 @@ static int on_get(sd_bus_message *message, void *userdata, sd_bus_error *ret_err
 
 	r = sd_bus_message_read(message, "t", &id);
 	if (r >= 0)
-		r = begin(client, message, &call, ret_error);
+		r = control_call_begin(client, message, &call, ret_error);
 	if (r < 0)
 		return r;
 	r = control->handlers->get(control->userdata, id, call);
@@ -284,7 +279,7 @@ static int on_close(sd_bus_message *message, void *userdata, sd_bus_error *ret_e
 
 	r = sd_bus_message_read(message, "tb", &id, &reset);
 	if (r >= 0)
-		r = begin(client, message, &call, ret_error);
+		r = control_call_begin(client, message, &call, ret_error);
 	if (r < 0)
 		return r;
 	r = control->handlers->close(control->userdata, id, reset, call);
@@ -373,6 +368,11 @@ const sd_bus_vtable control_vtable[] = {
 				on_get, 0),
 	SD_BUS_METHOD_WITH_ARGS(INSTANCE_CLOSE, SD_BUS_ARGS("t", id, "b", reset),
 				SD_BUS_NO_RESULT, on_close, 0),
+	SD_BUS_METHOD_WITH_ARGS(INSTANCE_AUDIT, SD_BUS_ARGS("b", all),
+				SD_BUS_RESULT("t", right, "t", not_audited, "t", wrong,
+					      "t", unlisted, "a(" INSTANCE_AUDITED ")",
+					      flows),
+				control_on_audit, 0),
 	SD_BUS_VTABLE_END,
 };
 

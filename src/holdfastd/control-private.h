@@ -49,5 +49,26 @@ void control_client_end(struct control_client *client);
 /* Begins a new period of idleness. */
 void control_client_touch(struct control_client *client);
 
+struct control_call {
+	struct control_client *client; /* NULL: it has gone */
+	sd_bus_message *message;
+};
+
+/*
+ * Makes the call that a method is answered by later. Returns 0, or what the method is to
+ * return.
+ */
+int control_call_begin(struct control_client *client, sd_bus_message *message,
+		       struct control_call **ret_call, sd_bus_error *ret_error);
+
+/* Ends it after its client, which is there, was sent a reply with the result r. */
+void control_call_finish(struct control_call *call, int r);
+
+/* Ends it without a reply. */
+void control_call_free(struct control_call *call);
+
 /* Leaves call without its client, and the client without its call. */
 void control_call_drop(struct control_call *call);
+
+/* The method of control-audit.c. */
+int control_on_audit(sd_bus_message *message, void *userdata, sd_bus_error *ret_error);

@@ -34,6 +34,7 @@
 /* Below everything else of the main thread: the vault and the watchdog come first. */
 #define CONTROL_PRIORITY (SD_EVENT_PRIORITY_NORMAL + 10)
 
+struct audit_result;
 struct control;
 
 /*
@@ -63,6 +64,12 @@ struct control_handlers {
 
 	/* Fills in what the properties say. */
 	void (*report)(void *userdata, struct instance_report *ret_report);
+
+	/*
+	 * Begins an audit (auditor.h), to be answered by control_call_audited(). Returns
+	 * 0 and owns call from then on; or -EBUSY or another negative errno.
+	 */
+	int (*audit)(void *userdata, bool all, struct control_call *call);
 };
 
 /*
@@ -121,6 +128,9 @@ void control_call_list(struct control_call *call, uint32_t next,
 void control_call_report(struct control_call *call,
 			 const struct connection_report *report);
 void control_call_done(struct control_call *call);
+
+/* Answers an audit. Consumes call. */
+void control_call_audited(struct control_call *call, const struct audit_result *result);
 
 /*
  * Answers that it has failed: error is a negative errno, text one line of UTF-8 for a

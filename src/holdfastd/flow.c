@@ -95,7 +95,7 @@ static bool is_still_there(const struct flow *flow, const struct socket_counts *
 	       socket_is_at_urgent(flow->source->fd);
 }
 
-static void settle_urgent(struct flow *flow)
+void flow_settle_urgent(struct flow *flow)
 {
 	struct ledger_flow *record = flow_record(flow);
 	struct socket_counts counts;
@@ -127,31 +127,50 @@ int flow_take_up(struct flow *flow, struct pool_pipe *pipe)
 	return 0;
 }
 
-void flow_settle(struct flow *flow)
+/* How far n_read of a closed socket's flow has to have come, a FIN being there or not. */
+static void settle_closed(struct flow *flow, uint64_t n_taken)
 {
-	struct socket_counts counts;
+	struct ledger_flow *record = flow_record(flow);
 
-	settle_urgent(flow);
-	if (socket_get_counts(flow->source->fd, &counts) < 0) {
-		/* AF_UNIX keeps no counts; what is in the pipe was read at least */
-		if (flow_record(flow)->n_read < flow->pending)
-			flow_record(flow)->n_read = flow->pending;
-		return;
-	}
-	if (!counts.is_closed)
-		atomic_store(&flow_record(flow)->n_read,
-			     counts.n_taken - (counts.has_fin ? 1 : 0));
 	/*
 	 * A closed socket without a FIN among its bytes was reset, also where the call
 	 * that learned it was the last thing that the last process did
 	 * (tests/kernel/tcp-info-tells-reset-from-fin.c). n_read is exact then, since
 	 * that call moved no bytes.
 	 */
-	else if (has_error(flow->source->fd) ||
-		 counts.n_taken <= flow_record(flow)->n_read)
+	if (has_error(flow->source->fd) || n_taken <= record->n_read) {
 		peer_fail(flow->source);
-	else
-		atomic_store(&flow_record(flow)->n_read, counts.n_taken - 1);
+		/* Further behind than a FIN explains: the last call was not counted */
+		if (n_taken > record->n_read + 1)
+			record->n_read = n_taken;
+	} else {
+		record->n_read = n_taken - 1;
+	}
+}
+
+static void settle_journal(struct flow *flow)
+{
+	struct ledger_flow *journal = &flow->record->flows[FLOW_JOURNAL];
+
+	journal->n_read = flow_record(flow)->n_read - flow->pending;
+	journal->n_in_hand = 0;
+}
+
+void flow_settle_count(struct flow *flow, const struct socket_counts *counts)
+{
+	struct ledger_flow *record = flow_record(flow);
+
+	if (!counts || counts->is_connecting) {
+		/* AF_UNIX keeps no counts; what is in the pipe was read at least */
+		if (record->n_read < flow->pending)
+			record->n_read = flow->pending;
+	} else if (counts->is_closed) {
+		settle_closed(flow, counts->n_taken);
+	} else {
+		record->n_read = counts->n_taken - (counts->has_fin ? 1 : 0);
+	}
+	if (!flow->sink)
+		settle_journal(flow);
 }
 
 /* Whether a result of splice is more than a matter of time. */

@@ -23,12 +23,16 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/socket.h"
 #include "holdfastd/peer.h"
 #include "vault/ledger.h"
 #include "vault/pipes.h"
 
 /* Rounds of fill and drain that one flow gets before the others have their turn. */
 #define FLOW_ROUNDS_MAX 16
+
+/* Where the log's record counts what has left the pipe for the journal; see ledger.h. */
+#define FLOW_JOURNAL 1
 
 enum flow_state {
 	FLOW_OPEN,   /* the source may have more */
@@ -65,10 +69,13 @@ void flow_init(struct flow *flow, struct peer *source, struct peer *sink,
 int flow_take_up(struct flow *flow, struct pool_pipe *pipe);
 
 /*
- * Makes good what a process that may have died within any call has left half done: an
- * urgent byte that was in hand, and n_read.
+ * Makes good what a process that may have died within any call has left half done. The
+ * first: an urgent byte that was in hand.
  */
-void flow_settle(struct flow *flow);
+void flow_settle_urgent(struct flow *flow);
+
+/* The second: n_read. counts: of the source, as of now; NULL if it has none. */
+void flow_settle_count(struct flow *flow, const struct socket_counts *counts);
 
 /*
  * Moves what can be moved. A failing peer gets failed set; the flow of a failed source

@@ -5,6 +5,7 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
+#include "base/socket.h"
 #include "base/time.h"
 
 static void set(int fd, int level, int option, int value)
@@ -26,19 +27,10 @@ void listener_set_orderly_close(int fd)
 	set_linger(fd, false);
 }
 
-static bool is_tcp(int fd)
-{
-	int protocol = 0;
-	socklen_t size = sizeof(protocol);
-
-	return getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) == 0 &&
-	       protocol == IPPROTO_TCP;
-}
-
 void listener_set_options(int fd, uint64_t keepalive_idle_usec)
 {
 	set(fd, SOL_SOCKET, SO_OOBINLINE, 1);
-	if (!is_tcp(fd))
+	if (!socket_is_tcp(fd))
 		return;
 	set_linger(fd, true);
 	set(fd, IPPROTO_TCP, TCP_NODELAY, 1);

@@ -32,6 +32,10 @@
 #define MESSAGE_NOT_STARTED "06debdfb2030499a929306511a3d2e85"
 /* There is no control socket */
 #define MESSAGE_CONTROL "5403d7d0e63c4bdca20c992fb1b39528"
+/* How the audit of many connections went */
+#define MESSAGE_AUDIT "0ea3b1e0bc8740d4b0905074a3de6135"
+/* A connection did not pass its audit and was reset */
+#define MESSAGE_AUDIT_WRONG "ca08a558b6be4e56a09077fb003fb2e0"
 /* The service stops */
 #define MESSAGE_STOPPING "a564b9cd7cd141649b846eb05a1330ed"
 /* A worker makes no progress */

@@ -149,7 +149,8 @@ static bool adopt_connection(struct recovery *recovery, struct worker *worker,
 	for (size_t i = 0; i < LEDGER_FLOWS; i++)
 		pipes[i] = recover_take_pipe(worker,
 					     vault->ledger.slots[slot].flows[i].pipe);
-	r = connection_adopt(worker, slot, &entry, pipes, active_usec(recovery, slot));
+	r = connection_adopt(worker, slot, &entry, pipes, active_usec(recovery, slot),
+			     &recovery->audited);
 	vault->ledger.header->in_hand[worker->index] = 0;
 	if (r < 0)
 		return false;
@@ -211,8 +212,10 @@ int recover_connections(struct recovery *recovery)
 	(void)adopt_done(shared->vault);
 	recovery->n_refused = n - recovery->n_adopted;
 	recovery->took_usec = time_now_usec() - recovery->began_usec;
-	if (n > 0)
+	if (n > 0) {
 		say_adopted(recovery);
+		audit_log_tally(&recovery->audited);
+	}
 	return 0;
 }
 

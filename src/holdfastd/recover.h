@@ -8,6 +8,7 @@
 
 #include <stdint.h>
 
+#include "holdfastd/audit.h"
 #include "vault/adopt.h"
 
 struct shared;
@@ -22,6 +23,7 @@ struct recovery {
 	uint32_t n_refused;
 	uint64_t pending_bytes; /* of those that go on */
 	uint64_t took_usec;     /* from the beginning of the process */
+	struct audit_tally audited;
 };
 
 /* Logs what the vault found wrong. */

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/slice.h"
 #include "base/time.h"
+#include "holdfastd/auditor.h"
 #include "holdfastd/capacity.h"
 #include "holdfastd/control.h"
 #include "holdfastd/crash.h"
@@ -39,6 +40,7 @@ struct server {
 	struct adopt_report report;
 	struct recovery recovery;
 	struct takeover *takeover;
+	struct auditor *auditor;
 	struct successor *successor; /* NULL: adopted from the store */
 	bool is_handed_over;
 	bool is_heard; /* by the service manager: this is its main process */
@@ -219,6 +221,18 @@ static void on_report(void *userdata, struct instance_report *ret_report)
 	report_adopt(server, ret_report);
 }
 
+static void on_call_audited(void *userdata, const struct audit_result *result)
+{
+	control_call_audited(userdata, result);
+}
+
+static int on_audit_call(void *userdata, bool all, struct control_call *call)
+{
+	struct server *server = userdata;
+
+	return auditor_begin(server->auditor, all, on_call_audited, call);
+}
+
 /*
  * The socket of the process before this one, where it is at the path that this one was
  * told; else one of its own.
@@ -244,6 +258,7 @@ static int open_control(struct server *server, const char *path)
 		.get = on_get_call,
 		.close = on_close_call,
 		.report = on_report,
+		.audit = on_audit_call,
 	};
 	_cleanup_close_ int fd = -EBADF;
 	int r;
@@ -297,6 +312,12 @@ static int be_heard(struct server *server)
 	return 0;
 }
 
+static void on_takeover_audited(void *userdata, const struct audit_result *result)
+{
+	(void)userdata;
+	audit_log_tally(&result->tally);
+}
+
 static int on_released(void *userdata, bool is_heard)
 {
 	struct server *server = userdata;
@@ -307,6 +328,9 @@ static int on_released(void *userdata, bool is_heard)
 			 "the service manager knew of this one");
 		return sd_event_exit(server->event, EXIT_STATUS_AGAIN);
 	}
+	/* Without memory for it the connections go on as they are */
+	if (server->shared.n_connections > 0)
+		(void)auditor_begin(server->auditor, false, on_takeover_audited, server);
 	return be_heard(server) < 0 ? sd_event_exit(server->event, EXIT_FAILURE) : 0;
 }
 
@@ -442,6 +466,9 @@ static int add_events(struct server *server)
 	}
 	r = sd_event_add_io(server->event, NULL, vault_fd(server->shared.vault), EPOLLIN,
 			    on_vault, server);
+	if (r < 0)
+		return r;
+	r = auditor_new(&server->shared, server->event, &server->auditor);
 	if (r < 0)
 		return r;
 	r = takeover_new(&server->shared, server->event, server->arguments,

@@ -72,7 +72,16 @@ struct ledger_flow {
 	/* With SLOT_URGENT_*: where in the stream the byte in hand is, and what the pipe
 	 * held */
 	_Atomic uint64_t urgent_at;
-	_Atomic uint64_t urgent_pending;
+	union {
+		_Atomic uint64_t urgent_pending;
+		/*
+		 * Of a log connection's second flow, which is that from the pipe into the
+		 * journal: bytes that are written there and just being taken from the
+		 * pipe. Its n_read counts those that were taken, behind by n_in_hand at
+		 * most.
+		 */
+		_Atomic uint64_t n_in_hand;
+	};
 };
 
 enum slot_flags {

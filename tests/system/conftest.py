@@ -36,6 +36,9 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "stages(*prefixes): only the stages whose names begin so"
     )
+    config.addinivalue_line(
+        "markers", "damages: may make connections that do not pass their audit"
+    )
     for name in config.getoption("--stage") or ():
         if name not in stages.NAMES:
             raise pytest.UsageError(f"--stage={name}: not of {', '.join(stages.NAMES)}")
@@ -145,6 +148,9 @@ def stage(request, stage_pool):
     yield chosen
     try:
         chosen.stop_all()
+        failed_audits = chosen.take_failed_audits()
+        if request.node.get_closest_marker("damages") is None:
+            assert not failed_audits
     except BaseException:
         request.node.stash[FAILED_KEY] = True
         raise

@@ -26,6 +26,9 @@ ID = (8, "<Q")
 SERVICE = (16, "<I")
 FLAGS = (20, "<I")
 
+# Of the first flow
+N_READ = (72, "<Q")
+
 FLAG_CONNECTED = 1 << 2
 
 STATE_CONNECTION = 0x4E4E4F43

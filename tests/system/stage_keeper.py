@@ -154,6 +154,7 @@ class KeeperInstance(stages.Instance):
             self._service_lines.wait_end()
             self._keeper.stderr.close()
             self._keeper = None
+        self.stage.note_failed_audits(self.all_lines)
         self._look_for_reports()
 
     def _look_for_reports(self):

@@ -162,6 +162,7 @@ class SystemdInstance(stages.Instance):
     def stop(self):
         if self._journal is None:
             return
+        self.stage.note_failed_audits(map(self.line_of, self._journal.records()))
         self._journal.close()
         self._journal = None
         units = (self.socket_unit, self.service_unit)

@@ -22,6 +22,10 @@ NAMES = ("keeper", "systemd-252", "systemd-257")
 PATIENCE_SECONDS = 30
 
 
+# What a service says of a connection that has lost or repeated a byte: never without damage
+FAILED_AUDIT = "does not pass its audit"
+
+
 class StageUnavailable(Exception):
     """The stage can't be had here; the text says why."""
 
@@ -85,6 +89,7 @@ class Stage:
     def __init__(self, network):
         self.network = network
         self.instances = []
+        self._failed_audits = []
 
     def start(self, service="echo", listen=None, options=(), **settings):
         """Starts a service; returns its Instance once the service is ready.
@@ -126,6 +131,15 @@ class Stage:
         """Stops what the test that ends now has started."""
         while self.instances:
             self.instances.pop().stop()
+
+    def take_failed_audits(self):
+        """What stopped instances had said about bytes that do not add up."""
+        lines, self._failed_audits = self._failed_audits, []
+        return lines
+
+    def note_failed_audits(self, lines):
+        """For an instance that stops: these are all its lines."""
+        self._failed_audits += [line for line in lines if FAILED_AUDIT in line]
 
     def is_healthy(self):
         """Whether the next test may have this stage too."""

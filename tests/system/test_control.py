@@ -198,6 +198,7 @@ def test_stalled_client_does_not_hold_up_the_end(controlled):
     [
         (("takeover",), "no instance: give its name, or --socket=PATH"),
         (("take", "8888"), "take: unknown verb"),
+        (("takeover", "8888", "--all"), "--all: this verb has nothing to show all of"),
         (("takeover", "8888", "9999"), "9999: unexpected argument"),
         (("takeover", "8888", "--socket=/x"), "8888: give an INSTANCE or --socket=, not both"),
         (("takeover", "8888", "--"), "--: a command has to follow"),

@@ -60,6 +60,7 @@ def test_newer_ledger_that_can_still_be_read_is_adopted(stage):
         assert echoes(connection)
 
 
+@pytest.mark.damages
 @pytest.mark.parametrize("seed", range(6))
 def test_flipped_bits_cost_no_more_than_connections(stage, seed):
     """Each goes on exactly or is reset; the service lives, and serves new ones."""

@@ -157,6 +157,8 @@ static void change_process(struct stage *stage)
 {
 	slot_ref ref = record_of(stage)->flows[0].pipe;
 	struct pool_pipe *pipe = stage->flow.pipe;
+	struct socket_counts counts;
+	bool has_counts;
 
 	if (ref) {
 		assert_non_null(pipe);
@@ -167,7 +169,9 @@ static void change_process(struct stage *stage)
 	}
 	init_flow(stage);
 	assert_int_equal(flow_take_up(&stage->flow, pipe), 0);
-	flow_settle(&stage->flow);
+	flow_settle_urgent(&stage->flow);
+	has_counts = socket_get_counts(stage->source.fd, &counts) == 0;
+	flow_settle_count(&stage->flow, has_counts ? &counts : NULL);
 }
 
 static void expect_no_pipe(struct stage *stage)

@@ -300,16 +300,22 @@ int log_advance(struct connection *connection)
  * finds all of them there or none. */
 static bool consume(const struct flow *flow, size_t n)
 {
+	struct ledger_flow *journal = &flow->record->flows[FLOW_JOURNAL];
 	char *bytes = malloc(n);
 	ssize_t r;
 
 	if (!bytes)
 		return false;
+	atomic_store(&journal->n_in_hand, n);
 	do
 		r = read(flow->pipe->fd, bytes, n);
 	while (r < 0 && errno == EINTR);
 	free(bytes);
-	return r >= 0 && (size_t)r == n;
+	if (r < 0 || (size_t)r != n)
+		return false;
+	atomic_fetch_add(&journal->n_read, n);
+	atomic_store(&journal->n_in_hand, 0);
+	return true;
 }
 
 static void job_written(struct log_job *job)
