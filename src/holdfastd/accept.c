@@ -55,41 +55,6 @@ void accept_resume(struct worker *worker)
 	accept_watch(worker);
 }
 
-/* Whether one more connection may be accepted; if not, accepting is paused and that is
- * said. */
-static bool may_accept(struct worker *worker)
-{
-	struct shared *shared = worker->shared;
-
-	if (shared->n_connections >= shared->connections_max) {
-		worker_limit_reached(shared, LIMIT_CONNECTIONS,
-				     "%u connections are served, which is the limit "
-				     "(--connections-max=): further ones wait",
-				     shared->connections_max);
-		accept_pause(worker, USEC_INFINITY);
-		/* One may have ended before we were counted as waiting */
-		if (shared->n_connections < shared->connections_max)
-			worker_wake(worker);
-		return false;
-	}
-	if (packer_make_room(&worker->packer) < 0) {
-		if (vault_is_full(shared->vault))
-			worker_limit_reached(shared, LIMIT_STORE,
-					     "The fd store is full (FileDescriptorStoreMax=): "
-					     "further connections wait");
-		accept_pause(worker, ACCEPT_RETRY_USEC);
-		return false;
-	}
-	if (shared->upstream &&
-	    upstream_get_state(shared->upstream) == UPSTREAM_RESOLVING) {
-		accept_pause(worker, USEC_INFINITY);
-		if (upstream_get_state(shared->upstream) != UPSTREAM_RESOLVING)
-			worker_wake(worker);
-		return false;
-	}
-	return true;
-}
-
 static void explain_accept(struct worker *worker, int r)
 {
 	switch (r) {
@@ -106,6 +71,60 @@ static void explain_accept(struct worker *worker, int r)
 				     strerror(-r));
 	}
 	accept_pause(worker, ACCEPT_RETRY_USEC);
+}
+
+/* There is no room for one more connection and its bytes. */
+static void explain_room(struct worker *worker, int r)
+{
+	struct shared *shared = worker->shared;
+
+	if (r != -EBUSY && r != -ENOSPC) {
+		explain_accept(worker, r);
+		return;
+	}
+	if (r == -ENOSPC)
+		worker_limit_reached(shared, LIMIT_LEDGER,
+				     "The ledger is full: further connections wait");
+	else if (vault_is_full(shared->vault))
+		worker_limit_reached(shared, LIMIT_STORE,
+				     "The fd store is full (FileDescriptorStoreMax=): "
+				     "further connections wait");
+	accept_pause(worker, ACCEPT_RETRY_USEC);
+}
+
+/* Whether one more connection may be accepted; if not, accepting is paused and that is
+ * said. */
+static bool may_accept(struct worker *worker)
+{
+	struct shared *shared = worker->shared;
+	int r;
+
+	if (shared->n_connections >= shared->connections_max) {
+		worker_limit_reached(shared, LIMIT_CONNECTIONS,
+				     "%u connections are served, which is the limit "
+				     "(--connections-max=): further ones wait",
+				     shared->connections_max);
+		accept_pause(worker, USEC_INFINITY);
+		/* One may have ended before we were counted as waiting */
+		if (shared->n_connections < shared->connections_max)
+			worker_wake(worker);
+		return false;
+	}
+	r = pipe_pool_reserve(&worker->pipes);
+	if (r == 0)
+		r = packer_make_room(&worker->packer);
+	if (r < 0) {
+		explain_room(worker, r);
+		return false;
+	}
+	if (shared->upstream &&
+	    upstream_get_state(shared->upstream) == UPSTREAM_RESOLVING) {
+		accept_pause(worker, USEC_INFINITY);
+		if (upstream_get_state(shared->upstream) != UPSTREAM_RESOLVING)
+			worker_wake(worker);
+		return false;
+	}
+	return true;
 }
 
 /* What accept(2) says about a connection that is gone already, or about nothing at all. */

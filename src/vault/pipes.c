@@ -80,6 +80,19 @@ static int make_pipe(struct pipe_pool *pool, struct pool_pipe **ret_pipe)
 	return 0;
 }
 
+int pipe_pool_reserve(struct pipe_pool *pool)
+{
+	while (pool->n_pipes < PIPES_MIN) {
+		struct pool_pipe *pipe;
+		int r = make_pipe(pool, &pipe);
+
+		if (r < 0)
+			return r;
+		pipe_pool_return(pool, pipe);
+	}
+	return 0;
+}
+
 int pipe_pool_borrow(struct pipe_pool *pool, struct pool_pipe **ret_pipe)
 {
 	struct pool_pipe *pipe = pool->free;

@@ -19,6 +19,8 @@
  * fs.pipe-max-size. */
 #define PIPES_LARGE 16
 #define PIPES_LARGE_SIZE (256 * 1024)
+/* Pipes that a worker has before it takes on what will need them. */
+#define PIPES_MIN 4
 
 struct pool_pipe {
 	struct pool_pipe *next;
@@ -45,6 +47,14 @@ void pipe_pool_done(struct pipe_pool *pool);
  * -ENOMEM, -ETOOMANYREFS  a limit is reached
  */
 int pipe_pool_borrow(struct pipe_pool *pool, struct pool_pipe **ret_pipe);
+
+/*
+ * Sees to it that there are PIPES_MIN pipes, free or lent. To be called before something
+ * that will need pipes takes up room in the store: in one that is full of connections no
+ * pipe could be parked, and nothing would ever move again. Returns as pipe_pool_borrow()
+ * does.
+ */
+int pipe_pool_reserve(struct pipe_pool *pool);
 
 /* Takes an empty pipe back. */
 void pipe_pool_return(struct pipe_pool *pool, struct pool_pipe *pipe);

@@ -140,9 +140,10 @@ def test_store_that_is_full_makes_new_connections_wait(stage):
     try:
         # More than the parcels that fit can hold
         connections = instance.connect_many(1500)
+        # Before a byte has needed a pipe, the connections have all the room that they get
+        instance.wait_line("fd store is full")
         for connection in connections:
             connection.sendall(b"1234")
-        instance.wait_line("fd store is full")
         served = answered(connections)
         while len(served) < 250 or len(answered(connections)) != len(served):
             served = answered(connections)

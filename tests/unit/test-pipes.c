@@ -72,6 +72,27 @@ static void returned_pipe_is_lent_again(void **state)
 	pipe_pool_return(&house->pipes, pipe);
 }
 
+/* Or a store full of connections could have no pipe for the bytes of any. */
+static void reserved_pipes_are_parked_once(void **state)
+{
+	struct house *house = *state;
+	struct pool_pipe *pipe;
+	int r;
+
+	while ((r = pipe_pool_reserve(&house->pipes)) == -EBUSY)
+		house_dispatch(house);
+	assert_int_equal(r, 0);
+	assert_int_equal(house->pipes.n_free, PIPES_MIN);
+	assert_int_equal(count_pipe_slots(house), PIPES_MIN);
+	/* One that is lent counts as well */
+	pipe = borrow(house);
+	assert_int_equal(pipe_pool_reserve(&house->pipes), 0);
+	assert_int_equal(house->pipes.n_pipes, PIPES_MIN);
+	pipe_pool_discard(&house->pipes, pipe);
+	assert_int_equal(pipe_pool_reserve(&house->pipes), 0);
+	assert_int_equal(count_pipe_slots(house), PIPES_MIN);
+}
+
 static void pool_keeps_no_more_than_its_bound(void **state)
 {
 	enum { LENT = PIPES_KEPT + 10 };
@@ -186,6 +207,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST_STARTED(lent_pipe_is_empty_parked_and_of_one_fd),
 		TEST_STARTED(returned_pipe_is_lent_again),
+		TEST_STARTED(reserved_pipes_are_parked_once),
 		TEST_STARTED(pool_keeps_no_more_than_its_bound),
 		TEST_STARTED(first_pipes_are_as_large_as_allowed),
 		TEST_STARTED(discarded_pipe_is_gone_with_its_bytes),
