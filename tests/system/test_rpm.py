@@ -13,6 +13,7 @@ import pytest
 
 import checkout
 import conftest
+import installed
 import rpms
 import stages
 from questions import echoes, serving_stream
@@ -49,37 +50,11 @@ def fixture_stage(request, tmp_path):
     made.close()
 
 
-def needs_tree(origin):
-    if not (TREE / origin).exists():
-        pytest.skip(f"this tree has no {origin}")
-
-
 # What is in it
 
 
-@pytest.mark.parametrize(
-    "origin, path",
-    [
-        ("src", "/usr/bin/holdfastd"),
-        ("src", "/usr/bin/holdfast-keeper"),
-        ("src", "/usr/bin/holdfastctl"),
-        ("units", "/usr/lib/systemd/system/holdfast@.service"),
-        ("units", "/usr/lib/systemd/system/holdfast@.socket"),
-        ("units", "/usr/lib/holdfast/relay.conf"),
-        ("units", "/usr/lib/systemd/system-generators/holdfast-generator"),
-        ("units", "/usr/share/doc/holdfast/examples/preserve/holdfast@.service.d/preserve.conf"),
-        ("units/example.conf", "/etc/holdfast/example.conf"),
-        ("units/holdfast.catalog", "/usr/lib/systemd/catalog/holdfast.catalog"),
-        ("packaging/bash-completion", "/usr/share/bash-completion/completions/holdfastctl"),
-        ("packaging/man", "/usr/share/man/man1/holdfastctl.1.gz"),
-        ("packaging/man", "/usr/share/man/man5/holdfast.conf.5.gz"),
-        ("packaging/man", "/usr/share/man/man7/holdfast.7.gz"),
-        ("packaging/man", "/usr/share/man/man8/holdfastd.8.gz"),
-        ("packaging/man", "/usr/share/man/man8/holdfast-keeper.8.gz"),
-    ],
-)
-def test_package_has(package, origin, path):
-    needs_tree(origin)
+@pytest.mark.parametrize("path", installed.FILES)
+def test_package_has(package, path):
     assert path in rpms.query(package, "--list").splitlines()
 
 

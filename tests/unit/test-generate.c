@@ -13,7 +13,7 @@
 #include "base/fd.h"
 #include "generator/generate.h"
 
-#define TARGET "/usr/lib/holdfast/relay.conf"
+#define TARGET "/usr/share/holdfast/relay.conf"
 
 /* Directories of a test's own, and what the callback was told last. */
 struct place {
