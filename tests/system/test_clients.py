@@ -13,7 +13,7 @@ import pytest
 import disturbances
 import stages
 
-# As the promise is worded: five times a second, for twenty seconds
+# Five times a second, as the promise is worded
 INTERVAL = 0.2
 N_CLIENTS = 50
 
