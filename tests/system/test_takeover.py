@@ -58,6 +58,7 @@ def test_journal_tells_it_as_the_demonstration_did(stage):
         client.sendall(b"5678\n")
         instance.wait_line(r"val: \[53 54 55 56 10 0 0 0\]", since=since)
         instance.wait_line(rf"Handed over to pid {new}", since=since)
+        n_connections, from_pid, _ = instance.wait_line(PAUSED, since=since).groups()
         lines = instance.lines(since)
     told = ["ready to restart and pass connfd", f"forked pid: {new}", f"pid: {new}"]
     told += ["recv tcpconn and read"]
@@ -66,7 +67,6 @@ def test_journal_tells_it_as_the_demonstration_did(stage):
     assert lines.index(told[0]) < lines.index(told[1])
     assert lines.index(told[2]) < lines.index(told[3])
     assert f"pid: {new}, conn read 5 bytes, val: [53 54 55 56 10 0 0 0]" in lines
-    n_connections, from_pid, _ = instance.wait_line(PAUSED, since=since).groups()
     assert (n_connections, from_pid) == ("1", str(old))
 
 
