@@ -30,6 +30,16 @@
 #define ENVIRONMENT_ENTRY HANDOVER_ENVIRONMENT "=3"
 
 /*
+ * The thread sanitizer's clone() is made for children with memory of their own: in that
+ * which this one shares it would forget what it knows of every fd, and take each parcel's
+ * next use for a race. This is glibc's own name of the same function.
+ */
+#ifdef __SANITIZE_THREAD__
+int __clone(int (*function)(void *), void *stack, int flags, void *argument, ...);
+#define clone __clone
+#endif
+
+/*
  * The path as it was executed, not the file that it led to: an upgrade may replace a link
  * as well as a file. A manager that executes an open file leaves no path of use there.
  */

@@ -69,9 +69,13 @@ def count_of(stage, port, section, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "disturb, seconds_min", [(disturbances.killed, 20), (disturbances.taken_over, 6)]
+    "disturb, seconds_min, n_min",
+    # A sanitizer makes a takeover take longer than a second
+    [(disturbances.killed, 20, 20), (disturbances.taken_over, 6, 2)],
 )
-def test_redis_benchmark_sees_no_failure_and_no_reconnect(stage, disturb, seconds_min):
+def test_redis_benchmark_sees_no_failure_and_no_reconnect(
+    stage, disturb, seconds_min, n_min
+):
     """Five times a second and more often; Redis itself counts the connections."""
     with redis_server(stage) as port:
         instance = stage.start(f"relay 127.0.0.1:{port}")
@@ -91,7 +95,7 @@ def test_redis_benchmark_sees_no_failure_and_no_reconnect(stage, disturb, second
         received = count_of(stage, port, "stats", "total_connections_received") - before
     # Its clients, one that asks for the configuration, and those that looked for them
     assert received == N_CLIENTS + 1 + n_looks + 1
-    assert storm.n_disturbances > seconds_min
+    assert storm.n_disturbances > n_min
     print(f"{n} requests in {seconds:.0f} s, {storm.n_disturbances} times {disturb.__name__}")
 
 
