@@ -245,14 +245,13 @@ static void log_flow(const struct connection *connection, unsigned i,
 	log_entry_add(entry, "HOLDFAST_RECORDED=%lld", (long long)flow->recorded);
 	log_entry_add(entry, "HOLDFAST_PENDING=%lld", (long long)flow->pending);
 	log_entry_add(entry, "HOLDFAST_DELIVERED=%lld", (long long)flow->delivered);
-	connection_log_submit(
-		entry,
-		"Connection %llu does not pass its audit and is reset: %s (from the %s: %lld "
-		"bytes consumed, %lld recorded; %lld pending, %lld delivered)",
-		(unsigned long long)connection->record->id, flow->why,
-		audit_source_name(i), (long long)flow->consumed,
-		(long long)flow->recorded, (long long)flow->pending,
-		(long long)flow->delivered);
+	log_line_send(entry,
+		      "Connection %llu does not pass its audit and is reset: %s (from the %s: %lld "
+		      "bytes consumed, %lld recorded; %lld pending, %lld delivered)",
+		      (unsigned long long)connection->record->id, flow->why,
+		      audit_source_name(i), (long long)flow->consumed,
+		      (long long)flow->recorded, (long long)flow->pending,
+		      (long long)flow->delivered);
 }
 
 void audit_log(const struct connection *connection, const struct audit *audit)
@@ -274,11 +273,11 @@ void audit_log_tally(const struct audit_tally *tally)
 		      (unsigned long long)tally->n[AUDIT_NOT_AUDITED]);
 	log_entry_add(entry, "HOLDFAST_WRONG=%llu",
 		      (unsigned long long)tally->n[AUDIT_WRONG]);
-	connection_log_submit(entry,
-			      "Audited the bytes of %llu connections: %llu all right, %llu "
-			      "not auditable, %llu wrong",
-			      (unsigned long long)tally->n_total,
-			      (unsigned long long)tally->n[AUDIT_RIGHT],
-			      (unsigned long long)tally->n[AUDIT_NOT_AUDITED],
-			      (unsigned long long)tally->n[AUDIT_WRONG]);
+	log_line_send(entry,
+		      "Audited the bytes of %llu connections: %llu all right, %llu "
+		      "not auditable, %llu wrong",
+		      (unsigned long long)tally->n_total,
+		      (unsigned long long)tally->n[AUDIT_RIGHT],
+		      (unsigned long long)tally->n[AUDIT_NOT_AUDITED],
+		      (unsigned long long)tally->n[AUDIT_WRONG]);
 }

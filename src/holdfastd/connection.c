@@ -64,15 +64,6 @@ struct log_entry *connection_log_new(const struct connection *connection, int le
 	return entry;
 }
 
-void connection_log_submit(struct log_entry *entry, const char *format, ...)
-{
-	va_list arguments;
-
-	va_start(arguments, format);
-	log_line_submit(entry, format, arguments);
-	va_end(arguments);
-}
-
 void connection_log(const struct connection *connection, int level,
 		    const char *message_id, const char *format, ...)
 {

@@ -78,8 +78,8 @@ struct connection {
 
 	bool failure_noted; /* that one of its sides has failed */
 	bool is_closing;    /* connection_close() was called */
-	uint64_t audit;     /* the last audit of the worker's that saw it; see auditor.h */
-	bool is_ready;      /* in the worker's list of those with more to do */
+	uint64_t audit; /* the last audit of the worker's that saw it; see auditor.h */
+	bool is_ready;  /* in the worker's list of those with more to do */
 	bool is_waiting_for_pipe;
 	TAILQ_ENTRY(connection) ready_entry;
 	TAILQ_ENTRY(connection) pipe_entry;
@@ -196,9 +196,7 @@ __attribute__((format(printf, 4, 5))) void connection_log(
 	const struct connection *connection, int level, const char *message_id,
 	const char *format, ...);
 
-/* The same in two steps, for lines with fields of their own; NULL is a line that is not
+/* The same with fields of its own, for log_line_send(). NULL is a line that is not
  * logged. */
 struct log_entry *connection_log_new(const struct connection *connection, int level,
 				     const char *message_id);
-__attribute__((format(printf, 2, 3))) void connection_log_submit(struct log_entry *entry,
-								 const char *format, ...);

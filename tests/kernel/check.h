@@ -122,6 +122,19 @@ static inline short wait_for(int fd, short events)
 	return pollfd.revents;
 }
 
+/* Receives n_bytes, and no more. */
+static inline void receive_all(int fd, size_t n_bytes)
+{
+	char buffer[4096];
+
+	while (n_bytes > 0) {
+		size_t part = n_bytes < sizeof(buffer) ? n_bytes : sizeof(buffer);
+
+		(void)wait_for(fd, POLLIN);
+		n_bytes -= (size_t)must(recv(fd, buffer, part, 0), "recv");
+	}
+}
+
 static inline short events_now(int fd, short events)
 {
 	struct pollfd pollfd = {.fd = fd, .events = events};

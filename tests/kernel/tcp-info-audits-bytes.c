@@ -23,18 +23,6 @@ static long long written(int fd)
 	return (long long)tcp_info(fd).tcpi_bytes_acked + ask(fd, SIOCOUTQ);
 }
 
-static void receive_all(int fd, size_t n_bytes)
-{
-	char buffer[4096];
-
-	while (n_bytes > 0) {
-		size_t part = n_bytes < sizeof(buffer) ? n_bytes : sizeof(buffer);
-
-		(void)wait_for(fd, POLLIN);
-		n_bytes -= (size_t)must(recv(fd, buffer, part, 0), "recv");
-	}
-}
-
 static void bytes_without_fin(void)
 {
 	static const char bytes[100000];

@@ -132,18 +132,6 @@ static size_t fill(int fd)
 	return n_sent;
 }
 
-static void receive_all(int fd, size_t n_bytes)
-{
-	char buffer[4096];
-
-	while (n_bytes > 0) {
-		size_t part = n_bytes < sizeof(buffer) ? n_bytes : sizeof(buffer);
-
-		(void)wait_for(fd, POLLIN);
-		n_bytes -= (size_t)must(recv(fd, buffer, part, 0), "recv");
-	}
-}
-
 /* Both have sent a FIN behind a full window, and only one of the two has arrived. */
 static void both_end_at_once(int family)
 {

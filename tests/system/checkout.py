@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Copies of the tree under test, for what is built out of one."""
+"""Copies of the tree under test, and packages that are built out of it."""
 
+import os
 import shutil
 import subprocess
 
 import stages
+
+BUILD_SECONDS = 250
 
 
 def _made_by_git_and_builds(directory, names):
@@ -23,3 +26,18 @@ def make(destination):
         ["find", destination, "-exec", "touch", "-d@1000000000", "{}", "+"], check=True
     )
     return destination
+
+
+def run_build(program, *options, umask=0o022, environment=None):
+    """One of packaging/build-*; program is its path."""
+    return subprocess.run(
+        [program, *options],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        umask=umask,
+        env=dict(os.environ, **(environment or {})),
+        timeout=BUILD_SECONDS,
+        check=False,
+    )

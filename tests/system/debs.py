@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Debian packages of the tree under test, built by packaging/build-deb."""
 
-import os
 import pathlib
 import shutil
 import subprocess
 
+import checkout
 import stages
-
-BUILD_SECONDS = 250
 
 
 def reason_against():
@@ -28,25 +26,11 @@ def build(output, *options, source=None, umask=0o022, environment=None):
     if reason:
         raise stages.StageUnavailable(reason)
     program = (source or stages.source_directory()) / "packaging/build-deb"
-    result = run_build(
+    result = checkout.run_build(
         program, f"--output={output}", "--no-tests", *options, umask=umask, environment=environment
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return sorted(path.name for path in output.iterdir())
-
-
-def run_build(program, *options, umask=0o022, environment=None):
-    return subprocess.run(
-        [program, *options],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        umask=umask,
-        env=dict(os.environ, **(environment or {})),
-        timeout=BUILD_SECONDS,
-        check=False,
-    )
 
 
 def package_in(directory):

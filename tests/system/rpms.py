@@ -6,12 +6,12 @@ import pathlib
 import shutil
 import subprocess
 
+import checkout
 import conftest
 import machine
 import stage_systemd
 import stages
 
-BUILD_SECONDS = 250
 NEEDED_PROGRAMS = ("rpmbuild", "rpm", "meson")
 STAND_IN = pathlib.Path(__file__).with_name("rpm") / "systemd.spec"
 # Its scriptlets are others than those of Fedora
@@ -24,25 +24,11 @@ def build(output, *options, source=None, umask=0o022, environment=None):
     if missing:
         raise stages.StageUnavailable(f"to build packages needs {', '.join(missing)}")
     program = (source or stages.source_directory()) / "packaging/build-rpm"
-    result = run_build(
+    result = checkout.run_build(
         program, f"--output={output}", "--no-tests", *options, umask=umask, environment=environment
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return package_in(output)
-
-
-def run_build(program, *options, umask=0o022, environment=None):
-    return subprocess.run(
-        [program, *options],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        umask=umask,
-        env=dict(os.environ, **(environment or {})),
-        timeout=BUILD_SECONDS,
-        check=False,
-    )
 
 
 def package_in(directory):

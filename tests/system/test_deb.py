@@ -178,7 +178,7 @@ def test_builds_of_one_commit_are_identical(output, tmp_path):
     ],
 )
 def test_build_says_what_it_takes(option, status, text):
-    result = debs.run_build(stages.source_directory() / "packaging/build-deb", option)
+    result = checkout.run_build(stages.source_directory() / "packaging/build-deb", option)
     assert (result.returncode, text in result.stdout + result.stderr) == (status, True)
 
 

@@ -113,7 +113,7 @@ def test_builds_of_one_commit_are_identical(package, tmp_path):
     ],
 )
 def test_build_rpm_says(option, status, text):
-    result = rpms.run_build(TREE / "packaging/build-rpm", option)
+    result = checkout.run_build(TREE / "packaging/build-rpm", option)
     assert result.returncode == status
     assert text in result.stdout + result.stderr
 
