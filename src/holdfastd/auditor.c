@@ -140,6 +140,7 @@ static void start(struct auditor *auditor, const struct order *order)
 	for (unsigned i = 0; i < shared->n_workers; i++) {
 		auditor->parts[i] = (struct part){
 			.request.step = do_step,
+			.request.is_patient = true,
 			.auditor = auditor,
 		};
 		worker_post(&shared->workers[i], &auditor->parts[i].request);

@@ -22,15 +22,33 @@ static struct worker_request *take(struct worker *worker, bool *ret_is_last)
 	return request;
 }
 
+static void rest(struct worker *worker, struct worker_request *request)
+{
+	if (STAILQ_EMPTY(&worker->resting))
+		worker->rested_usec = time_now_usec() + REQUEST_REST_USEC;
+	STAILQ_INSERT_TAIL(&worker->resting, request, entry);
+}
+
+void worker_resume_requests(struct worker *worker)
+{
+	pthread_mutex_lock(&worker->lock);
+	STAILQ_CONCAT(&worker->requests, &worker->resting);
+	pthread_mutex_unlock(&worker->lock);
+	worker_wake(worker);
+}
+
 void worker_do_request(struct worker *worker)
 {
-	bool is_last;
+	bool is_last, has_more;
 	struct worker_request *request = take(worker, &is_last);
 
 	if (!request)
 		return;
-	if (request->step(worker, request))
+	has_more = request->step(worker, request);
+	if (has_more && request->is_patient)
+		rest(worker, request);
+	else if (has_more)
 		worker_post(worker, request);
-	else if (!is_last)
+	if (!is_last)
 		worker_wake(worker);
 }

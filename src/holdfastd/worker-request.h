@@ -9,7 +9,11 @@
 #include <stdbool.h>
 #include <sys/queue.h>
 
+#include "base/time.h"
+
 struct worker;
+
+#define REQUEST_REST_USEC (1 * USEC_PER_MSEC)
 
 struct worker_request {
 	STAILQ_ENTRY(worker_request) entry; /* the worker's while it has the request */
@@ -19,6 +23,12 @@ struct worker_request {
 	 * is no longer the worker's, which does not look at it any more.
 	 */
 	bool (*step)(struct worker *worker, struct worker_request *request);
+	/*
+	 * The worker rests for REQUEST_REST_USEC between two steps. Whatever keeps a CPU
+	 * busy makes others wait for it, until the scheduler's next tick where that is
+	 * how it preempts: the peers would see 4 ms of it in the audit after a takeover.
+	 */
+	bool is_patient;
 };
 
 STAILQ_HEAD(worker_requests, worker_request);
@@ -28,3 +38,6 @@ void worker_post(struct worker *worker, struct worker_request *request);
 
 /* The worker's: does one step of one request. */
 void worker_do_request(struct worker *worker);
+
+/* The worker's, when the rest of its patient requests is over. */
+void worker_resume_requests(struct worker *worker);

@@ -217,6 +217,8 @@ static uint64_t due_usec(const struct worker *worker)
 	if (!TAILQ_EMPTY(&worker->soon))
 		due = min_usec(due, worker->soon_usec);
 	due = min_usec(due, list_due_usec(&worker->failing, LINGER_USEC_MAX));
+	if (!STAILQ_EMPTY(&worker->resting))
+		due = min_usec(due, worker->rested_usec);
 	if (!TAILQ_EMPTY(&worker->pipe_waiters))
 		due = min_usec(due, worker->now_usec + PIPE_RETRY_USEC);
 	return due;
@@ -275,6 +277,8 @@ static void run_timers(struct worker *worker)
 		run_soon(worker);
 	if (!worker->is_accepting && worker->accept_again_usec <= worker->now_usec)
 		accept_resume(worker);
+	if (!STAILQ_EMPTY(&worker->resting) && worker->rested_usec <= worker->now_usec)
+		worker_resume_requests(worker);
 }
 
 /* ---- the loop ---- */
@@ -499,6 +503,7 @@ int worker_init(struct worker *worker, struct shared *shared, unsigned index)
 	TAILQ_INIT(&worker->idle);
 	TAILQ_INIT(&worker->closed);
 	STAILQ_INIT(&worker->requests);
+	STAILQ_INIT(&worker->resting);
 	packer_init(&worker->packer, shared->vault);
 	pipe_pool_init(&worker->pipes, &worker->packer);
 	return make_fds(worker);

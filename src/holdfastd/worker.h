@@ -103,6 +103,9 @@ struct worker {
 
 	unsigned n_log_jobs; /* log entries that are under way */
 
+	struct worker_requests resting; /* those that are patient */
+	uint64_t rested_usec;           /* until when */
+
 	_Atomic uint64_t n_rounds;      /* progress, for the watchdog */
 	_Atomic uint64_t n_bytes_moved; /* delivered by this process */
 
