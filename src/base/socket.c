@@ -103,6 +103,11 @@ static int get_info_and_queues(int fd, struct tcp_info *ret_info, int *ret_unrea
 	return 0;
 }
 
+static bool is_connecting(const struct tcp_info *info)
+{
+	return info->tcpi_state == STATE_SYN_SENT || info->tcpi_state == STATE_SYN_RECV;
+}
+
 int socket_get_counts(int fd, struct socket_counts *ret_counts)
 {
 	struct tcp_info info = {0};
@@ -113,8 +118,7 @@ int socket_get_counts(int fd, struct socket_counts *ret_counts)
 		return r;
 	*ret_counts = (struct socket_counts){
 		.is_closed = info.tcpi_state == STATE_CLOSE,
-		.is_connecting = info.tcpi_state == STATE_SYN_SENT ||
-				 info.tcpi_state == STATE_SYN_RECV,
+		.is_connecting = is_connecting(&info),
 		.has_fin = info.tcpi_state == STATE_CLOSE_WAIT ||
 			   info.tcpi_state == STATE_LAST_ACK ||
 			   info.tcpi_state == STATE_CLOSING,
@@ -126,6 +130,18 @@ int socket_get_counts(int fd, struct socket_counts *ret_counts)
 		.n_written = (uint64_t)info.tcpi_bytes_acked + (uint64_t)unsent,
 	};
 	return 0;
+}
+
+int socket_get_progress(int fd)
+{
+	struct tcp_info info;
+	int r = get_info(fd, &info);
+
+	if (r < 0)
+		return r;
+	if (info.tcpi_state == STATE_CLOSE)
+		return SOCKET_CLOSED;
+	return is_connecting(&info) ? SOCKET_CONNECTING : SOCKET_CONNECTED;
 }
 
 bool socket_is_tcp(int fd)

@@ -39,6 +39,19 @@ struct socket_counts {
  */
 int socket_get_counts(int fd, struct socket_counts *ret_counts);
 
+enum socket_progress {
+	SOCKET_CONNECTING,
+	SOCKET_CONNECTED, /* also where the other side has sent its end since */
+	SOCKET_CLOSED,    /* refused, or reset since; SO_ERROR tells why, once */
+};
+
+/*
+ * What has come of connect() (tests/kernel/tcp-connect-seen-by-adopter.c). Returns enum
+ * socket_progress, or -EOPNOTSUPP for another kind of socket than TCP, or a negative
+ * errno.
+ */
+int socket_get_progress(int fd);
+
 /* Bytes that were written to fd and that its peer's kernel has not yet acknowledged (for
  * AF_UNIX: not yet read). Returns 0 or a negative errno. */
 int socket_get_unsent(int fd, size_t *ret_unsent);

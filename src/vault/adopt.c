@@ -16,7 +16,18 @@ struct adoption {
 	struct vault *vault;
 	struct adopt_report *report;
 	int reserve[RESERVE_FDS];
+	int error; /* the first one that is_want() of: the process can't go on */
 };
+
+/*
+ * Whether an error tells of a lack that will pass, and nothing of what is in the store:
+ * the next process finds it as it is, so to end costs no connection.
+ */
+static bool is_want(int error)
+{
+	return error == -ENOMEM || error == -ENOBUFS || error == -EAGAIN ||
+	       error == -ENFILE;
+}
 
 static void reserve_take(struct adoption *adoption)
 {
@@ -148,7 +159,9 @@ static void adopt_entries(struct adoption *adoption, uint32_t index)
 			r = refuse_crowded(adoption, index);
 		else if (r > 0)
 			adopt_entry(adoption, index, &entry);
-		if (r < 0)
+		if (is_want(r))
+			adoption->error = r;
+		else if (r < 0)
 			adoption->report->n_damaged++;
 		if (r <= 0)
 			return;
@@ -209,6 +222,8 @@ static void open_ledger(struct adoption *adoption, const struct stored_fd *store
 		report->ledger = ADOPT_LEDGER_FOUND;
 	else if (r == -EPROTONOSUPPORT)
 		report->ledger = ADOPT_LEDGER_INCOMPATIBLE;
+	else if (is_want(r))
+		adoption->error = r;
 	else
 		report->ledger = ADOPT_LEDGER_DAMAGED;
 }
@@ -226,7 +241,7 @@ static int adopt_ledger(struct adoption *adoption, const struct stored_fd *fds, 
 			(void)fd_close(fds[i].fd);
 	}
 	if (adoption->report->ledger != ADOPT_LEDGER_FOUND)
-		return 0;
+		return adoption->error;
 	vault->n_adopted = vault->ledger.header->n_slots_used;
 	vault->adopted = calloc(vault->n_adopted + 1, sizeof(*vault->adopted));
 	return vault->adopted ? 0 : -ENOMEM;
@@ -418,9 +433,11 @@ int vault_adopt(struct vault *vault, const struct stored_fd *fds, size_t n,
 	reserve_take(&adoption);
 	r = adopt_ledger(&adoption, fds, n);
 	if (r == 0)
-		for (size_t i = 0; i < n; i++)
+		for (size_t i = 0; i < n && adoption.error == 0; i++)
 			sort_fd(&adoption, &fds[i]);
 	reserve_release(&adoption);
+	if (r == 0)
+		r = adoption.error;
 	if (r < 0)
 		return r;
 

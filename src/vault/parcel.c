@@ -159,6 +159,32 @@ int parcel_peek(int store_fd, struct parcel_entry *ret_entry)
 	return entry.label.version != 0 ? PARCEL_ENTRY : PARCEL_DAMAGED;
 }
 
+int parcel_peek_label(int store_fd, struct label *ret_label)
+{
+	struct label label;
+	struct iovec iov = {.iov_base = &label, .iov_len = sizeof(label)};
+	struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
+	ssize_t n;
+
+	do
+		n = recvmsg(store_fd, &message, MSG_PEEK | MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return errno == EAGAIN ? PARCEL_END : -errno;
+	/* Without room for fds MSG_CTRUNC says that there are some */
+	if (n == 0)
+		return message.msg_flags & MSG_CTRUNC ? -EBADMSG : PARCEL_END;
+	if (n != sizeof(label) || message.msg_flags & MSG_TRUNC)
+		return PARCEL_DAMAGED;
+	*ret_label = label;
+	return PARCEL_ENTRY;
+}
+
+int parcel_step_back(int store_fd)
+{
+	return step_back(store_fd, sizeof(struct label));
+}
+
 bool label_is_sane(const struct label *label, uint32_t n_slots)
 {
 	if (label->version != LABEL_VERSION || label->slot >= n_slots)

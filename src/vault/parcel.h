@@ -85,6 +85,17 @@ int parcel_rewind(int store_fd, int offset);
  */
 int parcel_peek(int store_fd, struct parcel_entry *ret_entry);
 
+/*
+ * Peeks only the label of that entry, which is cheaper, and moves the offset behind it.
+ * Returns PARCEL_ENTRY, and label_is_sane() has to say more; PARCEL_DAMAGED, without a
+ * label; or as parcel_peek().
+ */
+int parcel_peek_label(int store_fd, struct label *ret_label);
+
+/* Moves the peek offset back to before the entry that parcel_peek_label() has found.
+ * Returns 0 or a negative errno. */
+int parcel_step_back(int store_fd);
+
 /* Closes the fds that entry still owns. */
 void parcel_entry_done(struct parcel_entry *entry);
 

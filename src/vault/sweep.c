@@ -26,6 +26,27 @@ static bool is_valid_here(const struct vault *vault, const struct label *label,
 	       vault->locations[label->slot] == index + 1;
 }
 
+/* Puts the entry at the peek offset elsewhere. Returns a parcel_peek() result, 0 only at
+ * the end. */
+static int move_entry(struct vault *vault, uint32_t index)
+{
+	struct vault_parcel *parcel = &vault->parcels[index];
+	struct parcel_entry entry;
+	int peeked = parcel_peek(parcel->store_fd, &entry), r = 0;
+
+	if (peeked <= 0)
+		return peeked;
+	if (peeked == PARCEL_CROWDED)
+		return -EMFILE;
+	if (peeked == PARCEL_ENTRY && is_valid_here(vault, &entry.label, index)) {
+		r = packer_move(vault->packer, &entry, index);
+		if (r == 0)
+			parcel->n_moved++;
+	}
+	parcel_entry_done(&entry);
+	return r < 0 && r != -ESTALE ? r : peeked;
+}
+
 /* Puts what is alive in parcel number index elsewhere. Returns 0 or a negative errno. */
 static int move_entries(struct vault *vault, uint32_t index)
 {
@@ -36,20 +57,18 @@ static int move_entries(struct vault *vault, uint32_t index)
 	if (r < 0)
 		return r;
 	for (;;) {
-		struct parcel_entry entry;
+		struct label label;
 
-		r = parcel_peek(parcel->store_fd, &entry);
+		/* Most are dead, and to have their fds and close them takes time */
+		r = parcel_peek_label(parcel->store_fd, &label);
 		if (r <= 0)
 			return r;
-		if (r == PARCEL_CROWDED)
-			return -EMFILE;
-		if (r == PARCEL_ENTRY && is_valid_here(vault, &entry.label, index)) {
-			r = packer_move(vault->packer, &entry, index);
-			if (r == 0)
-				parcel->n_moved++;
-		}
-		parcel_entry_done(&entry);
-		if (r < 0 && r != -ESTALE)
+		if (r != PARCEL_ENTRY || !is_valid_here(vault, &label, index))
+			continue;
+		r = parcel_step_back(parcel->store_fd);
+		if (r == 0)
+			r = move_entry(vault, index);
+		if (r <= 0)
 			return r;
 	}
 }

@@ -3,14 +3,13 @@
 
 #include <errno.h>
 #include <getopt.h>
-#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "argument.h"
 #include "base/time.h"
 #include "conversation.h"
-#include "holdfastd/address.h"
 
 #define INTERVAL_MAX_MSEC 60000
 #define TIME_MAX_SEC 86400
@@ -67,55 +66,15 @@ static const struct option long_options[] = {
 	{0},
 };
 
-static int parse_number(const char *option, const char *text, uint32_t min, uint32_t max,
-			uint32_t *ret_number)
-{
-	size_t n_digits = strspn(text, "0123456789");
-	unsigned long number = n_digits < 10 ? strtoul(text, NULL, 10) : UINT32_MAX;
-
-	if (n_digits == 0 || text[n_digits] || number < min || number > max) {
-		(void)fprintf(stderr,
-			      "pause-client: --%s=%s: give a number from %u to %u\n",
-			      option, text, min, max);
-		return -EINVAL;
-	}
-	*ret_number = (uint32_t)number;
-	return 0;
-}
-
 static int parse_time(const char *option, const char *text, uint32_t max,
 		      uint64_t unit_usec, uint64_t *ret_usec)
 {
 	uint32_t number;
-	int r = parse_number(option, text, 1, max, &number);
+	int r = argument_parse_number(option, text, 1, max, &number);
 
 	if (r == 0)
 		*ret_usec = number * unit_usec;
 	return r;
-}
-
-static int parse_address(const char *text, struct client_options *options)
-{
-	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
-	struct addrinfo *found;
-	struct address address;
-	char error[256] = "";
-	int r;
-
-	if (address_parse(text, &address, error, sizeof(error)) < 0 || address.is_path) {
-		(void)fprintf(stderr, "pause-client: %s: %s\n", text,
-			      *error ? error : "give HOST:PORT");
-		return -EINVAL;
-	}
-	r = getaddrinfo(address.host, address.port, &hints, &found);
-	if (r != 0) {
-		(void)fprintf(stderr, "pause-client: %s: %s\n", text, gai_strerror(r));
-		return -EINVAL;
-	}
-	memcpy(&options->address, found->ai_addr, found->ai_addrlen);
-	options->address_bytes = found->ai_addrlen;
-	freeaddrinfo(found);
-	return 0;
 }
 
 static int parse_option(enum option_id id, const char *value,
@@ -123,14 +82,14 @@ static int parse_option(enum option_id id, const char *value,
 {
 	switch (id) {
 	case OPTION_CONNECTIONS:
-		return parse_number("connections", value, 1, CONNECTIONS_MAX,
-				    &options->n_connections);
+		return argument_parse_number("connections", value, 1, CONNECTIONS_MAX,
+					     &options->n_connections);
 	case OPTION_ACTIVE:
-		return parse_number("active", value, 1, CONNECTIONS_MAX,
-				    &options->n_active);
+		return argument_parse_number("active", value, 1, CONNECTIONS_MAX,
+					     &options->n_active);
 	case OPTION_BYTES:
-		return parse_number("bytes", value, MESSAGE_BYTES_MIN, MESSAGE_BYTES_MAX,
-				    &options->message_bytes);
+		return argument_parse_number("bytes", value, MESSAGE_BYTES_MIN,
+					     MESSAGE_BYTES_MAX, &options->message_bytes);
 	case OPTION_INTERVAL:
 		return parse_time("interval", value, INTERVAL_MAX_MSEC, USEC_PER_MSEC,
 				  &options->interval_usec);
@@ -164,7 +123,8 @@ static int parse_arguments(int argc, char *argv[], struct client_options *option
 			    stderr);
 		return -EINVAL;
 	}
-	r = parse_address(argv[optind], options);
+	r = argument_parse_address(argv[optind], &options->address,
+				   &options->address_bytes);
 	return r < 0 ? r : 1;
 }
 

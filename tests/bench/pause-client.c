@@ -4,20 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "bench.h"
 #include "client-options.h"
-
-static void raise_fd_limit(void)
-{
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return;
-	limit.rlim_cur = limit.rlim_max;
-	(void)setrlimit(RLIMIT_NOFILE, &limit); /* if it is too low, socket() says so */
-}
+#include "limits.h"
 
 int main(int argc, char *argv[])
 {
@@ -29,7 +19,7 @@ int main(int argc, char *argv[])
 		return r < 0 ? 2 : EXIT_SUCCESS;
 	/* A whole line goes out at once: someone waits for it */
 	(void)setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
-	raise_fd_limit();
+	limits_raise();
 	r = bench_init(&bench, &options);
 	if (r >= 0)
 		r = bench_run(&bench);

@@ -25,10 +25,8 @@ As root each run has a network namespace of its own; else it is this host's loop
 
 import argparse
 import contextlib
-import json
 import os
 import pathlib
-import platform
 import subprocess
 import sys
 
@@ -37,23 +35,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "system"))
 # pylint: disable=wrong-import-position
 import measurement
 import peers
+import report
 import stage_keeper
 import stage_systemd
 import stages
-
-STATUS_FAILED = 1
-STATUS_CANNOT_RUN = 2
-
-
-def list_of(parse):
-    return lambda text: [parse(item) for item in text.split(",")]
-
-
-def positive(text):
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
 
 
 def disturbance(text):
@@ -73,15 +58,15 @@ def parse_arguments():
     add("--stage", choices=stages.NAMES, default="keeper", help="the manager")
     add(
         "--connections",
-        type=list_of(positive),
+        type=report.list_of(report.positive),
         default=[100, 1000, 9000],
         metavar="N[,N...]",
         help="one run each (default: 100,1000,9000)",
     )
-    add("--rounds", type=positive, default=10, metavar="N", help="default: 10")
+    add("--rounds", type=report.positive, default=10, metavar="N", help="default: 10")
     add(
         "--disturb",
-        type=list_of(disturbance),
+        type=report.list_of(disturbance),
         metavar="NAME[,NAME...]",
         help=f"of {', '.join(measurement.DISTURBANCES)} (default: all that work)",
     )
@@ -89,14 +74,14 @@ def parse_arguments():
     subject.add_argument("--service", choices=("echo", "relay"), default="echo")
     subject.add_argument(
         "--peer",
-        choices=peers.KINDS,
+        choices=[name for name, kind in peers.KINDS.items() if kind.reload_signal],
         help="another program in the place of the service",
     )
     add("--window", type=float, default=1.0, metavar="SECONDS", help="default: 1")
-    add("--threads", type=positive, metavar="N", help="of holdfastd (default: its own)")
-    add("--active", type=positive, default=50, metavar="N", help="default: 50")
-    add("--bytes", type=positive, default=64, metavar="N", help="default: 64")
-    add("--interval", type=positive, default=5, metavar="MSEC", help="default: 5")
+    add("--threads", type=report.positive, metavar="N", help="of holdfastd (default: its own)")
+    add("--active", type=report.positive, default=50, metavar="N", help="default: 50")
+    add("--bytes", type=report.positive, default=64, metavar="N", help="default: 64")
+    add("--interval", type=report.positive, default=5, metavar="MSEC", help="default: 5")
     add("--json", metavar="FILE", help="where to write everything")
     return parser.parse_args()
 
@@ -105,14 +90,6 @@ def make_stage(name):
     if name == "keeper":
         return stage_keeper.KeeperStage()
     return stage_systemd.SystemdStage(name)
-
-
-def cpu_model():
-    """What /proc/cpuinfo calls it; not every architecture does."""
-    for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def subject_name(arguments):
@@ -129,10 +106,7 @@ def facts(arguments, instance):
         "subject": subject_name(arguments),
         "stage": arguments.stage,
         "n_threads": len(os.listdir(instance.proc() / "task")),
-        "kernel": f"{platform.system()} {platform.release()}",
-        "cpu_model": cpu_model(),
-        "n_cpus": len(os.sched_getaffinity(0)),
-        "load_average": os.getloadavg()[0],
+        **report.machine_facts(),
         "n_rounds": arguments.rounds,
         "window_seconds": arguments.window,
         "n_active": arguments.active,
@@ -249,13 +223,11 @@ def main():
             stage.close()
     except stages.StageUnavailable as error:
         print(f"pause.py: cannot run here: {error}", file=sys.stderr)
-        return STATUS_CANNOT_RUN
+        return report.STATUS_CANNOT_RUN
     except measurement.ClientFailed as error:
         print(f"pause.py: {error}", file=sys.stderr)
-        return STATUS_FAILED
-    if arguments.json:
-        text = json.dumps(runs, indent=1) + "\n"
-        pathlib.Path(arguments.json).write_text(text, encoding="utf-8")
+        return report.STATUS_FAILED
+    report.write_json(arguments.json, runs)
     return 0
 
 

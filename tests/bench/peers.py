@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Other programs in the place of the service: proxies that relay to the same echo.
+"""Other programs in the place of the service: proxies that relay to the same upstream.
 
-Their reload starts new workers for new connections; the connections that are open stay with
-the old workers, which live until the last of them has ended. So there is little to pause, and
-what is open goes on with the old program and configuration: the comparison shows what a reload
-costs the peers, not that it does the same.
+run compares what they cost. pause.py compares reloads: that of a proxy starts new workers for
+new connections; the connections that are open stay with the old workers, which live until the
+last of them has ended. So there is little to pause, and what is open goes on with the old
+program and configuration: the comparison shows what a reload costs the peers, not that it does
+the same.
 """
 
+import dataclasses
 import os
 import pathlib
 import shutil
@@ -19,13 +21,14 @@ import time
 import questions
 import stages
 
-# Debian's
-MODULES = "/usr/lib/nginx/modules"
+# Debian's, and Fedora's
+MODULES = ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules")
 
 HAPROXY = """\
 global
     maxconn {n_connections_max}
     stats socket {directory}/stats expose-fd listeners
+    {haproxy_threads}
 defaults
     mode tcp
     timeout connect 10s
@@ -42,7 +45,7 @@ daemon off;
 user root;
 pid {directory}/pid;
 error_log {directory}/error.log;
-worker_processes auto;
+worker_processes {nginx_processes};
 worker_rlimit_nofile {n_fds_max};
 events {{ worker_connections {n_fds_max}; }}
 stream {{
@@ -56,42 +59,49 @@ stream {{
 
 
 class Peer:
-    """A proxy with a master process, as far as measurement.py needs an Instance."""
+    """A proxy, with a master process or alone, as far as measurement.py needs an Instance."""
 
-    def __init__(self, network, upstream, template, command, reload_signal):
+    def __init__(self, network, upstream, kind, n_threads):
         self._network = network
-        self._reload_signal = reload_signal
+        self._reload_signal = kind.reload_signal
         self._address = ("127.0.0.1", network.free_port())
         # pylint: disable=consider-using-with # stop() ends both
         self._directory = tempfile.TemporaryDirectory(prefix="holdfast-bench-")
         directory = pathlib.Path(self._directory.name)
-        self._write_configuration(directory / "configuration", template, upstream)
-        self._process = subprocess.Popen(
-            network.command(
-                [word.format(configuration=directory / "configuration") for word in command]
-            ),
-            stdin=subprocess.DEVNULL,
-                stderr=(directory / "stderr").open("wb"),
+        words = self._words(directory, upstream, n_threads)
+        (directory / "configuration").write_text(
+            kind.template.format(**words), encoding="utf-8"
         )
+        with (directory / "stderr").open("wb") as stderr:
+            self._process = subprocess.Popen(
+                network.command([word.format(**words) for word in kind.command]),
+                stdin=subprocess.DEVNULL,
+                stderr=stderr,
+            )
         try:
             self.wait_ready()
         except TimeoutError:
             self.stop()
             raise
 
-    def _write_configuration(self, path, template, upstream):
+    def _words(self, directory, upstream, n_threads):
+        """What stands in the configurations and command lines of KINDS in braces."""
         n_fds_max = os.sysconf("SC_OPEN_MAX")
         host, port = self._address
-        text = template.format(
-            directory=path.parent,
-            listen=f"{host}:{port}",
-            upstream=upstream,
-            modules=os.environ.get("NGINX_MODULES", MODULES),
-            n_fds_max=n_fds_max,
+        return {
+            "directory": directory,
+            "configuration": directory / "configuration",
+            "listen": f"{host}:{port}",
+            "upstream": upstream,
+            "modules": os.environ.get("NGINX_MODULES") or next(filter(os.path.isdir, MODULES), ""),
+            "haproxy_threads": f"nbthread {n_threads}" if n_threads else "",
+            "nginx_processes": n_threads or "auto",
+            "n_fds_max": n_fds_max,
             # Two fds each, and some for itself
-            n_connections_max=n_fds_max // 2 - 100,
-        )
-        path.write_text(text, encoding="utf-8")
+            "n_connections_max": n_fds_max // 2 - 100,
+            # HAProxy reckons with pipes for every fourth
+            "n_spliced_max": n_fds_max // 3 - 100,
+        }
 
     def address(self):
         return self._address
@@ -104,6 +114,10 @@ class Peer:
         pid = self._process.pid
         children = (self.proc() / f"task/{pid}/children").read_text(encoding="ascii")
         return [int(child) for child in children.split()]
+
+    def pids(self):
+        """All its processes."""
+        return [self._process.pid, *self.workers()]
 
     def main_pid(self):
         """The newest worker. Not the highest pid: they begin again at the low ones."""
@@ -142,25 +156,56 @@ class Peer:
         self._directory.cleanup()
 
 
+@dataclasses.dataclass
+class Kind:
+    """How a Peer is configured and started; {words} are those of Peer._words()."""
+
+    template: str
+    command: list
+    reload_signal: int = 0  # 0: it knows no reload
+
+
+HAPROXY_COMMAND = ["haproxy", "-W", "-db", "-f", "{configuration}"]
+SOCKET_PROXYD = "/usr/lib/systemd/systemd-socket-proxyd"
+
 KINDS = {
-    "haproxy": (
-        HAPROXY,
-        ["haproxy", "-W", "-db", "-f", "{configuration}"],
+    "haproxy": Kind(HAPROXY, HAPROXY_COMMAND, signal.SIGUSR2),
+    # Splices whatever it can, not only what comes in large pieces (splice-auto)
+    "haproxy-splice": Kind(
+        HAPROXY.replace("n_connections_max", "n_spliced_max").replace(
+            "mode tcp\n", "mode tcp\n    option splice-request\n    option splice-response\n"
+        ),
+        HAPROXY_COMMAND,
         signal.SIGUSR2,
     ),
-    "nginx": (NGINX, ["nginx", "-c", "{configuration}"], signal.SIGHUP),
+    "nginx": Kind(NGINX, ["nginx", "-c", "{configuration}"], signal.SIGHUP),
+    # Becomes the proxy when the first connection comes
+    "socket-proxyd": Kind(
+        "",
+        ["systemd-socket-activate", "--listen={listen}"]
+        + [SOCKET_PROXYD, "--connections-max={n_connections_max}", "{upstream}"],
+    ),
 }
 
 
-def start(name, network, upstream):
-    """A running Peer that relays to upstream, which is HOST:PORT."""
-    template, command, reload_signal = KINDS[name]
-    if not shutil.which(command[0]):
-        raise stages.StageUnavailable(f"{command[0]} is not installed")
-    return Peer(network, upstream, template, command, reload_signal)
+def program(name):
+    return SOCKET_PROXYD if name == "socket-proxyd" else KINDS[name].command[0]
+
+
+def check_installed(name):
+    for needed in (program(name), KINDS[name].command[0]):
+        if not shutil.which(needed):
+            raise stages.StageUnavailable(f"{needed} is not installed")
+
+
+def start(name, network, upstream, n_threads=None):
+    """A running Peer that relays to upstream, which is HOST:PORT. n_threads: its own choice
+    if not given."""
+    check_installed(name)
+    return Peer(network, upstream, KINDS[name], n_threads)
 
 
 def version(name):
-    command = [name, "-v"]
-    result = subprocess.run(command, capture_output=True, check=True, text=True)
+    flag = "--version" if name == "socket-proxyd" else "-v"
+    result = subprocess.run([program(name), flag], capture_output=True, check=True, text=True)
     return (result.stdout + result.stderr).splitlines()[0]

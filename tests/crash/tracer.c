@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ptrace.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
@@ -17,20 +18,6 @@
 #include "tracer.h"
 
 #define SIGNAL_AT_CALL (SIGTRAP | 0x80) /* PTRACE_O_TRACESYSGOOD */
-
-/* What a call that was broken off returns within the kernel; in no header of glibc. */
-#define ERESTARTSYS 512
-#define ERESTARTNOINTR 513
-#define ERESTARTNOHAND 514
-#define ERESTART_RESTARTBLOCK 516
-
-/* A task that is no more is no error: its end is reported by waitpid(). */
-static int task_request(pid_t tid, enum __ptrace_request request, unsigned long data)
-{
-	if (ptrace(request, tid, NULL, data) < 0 && errno != ESRCH)
-		return -errno;
-	return 0;
-}
 
 /* Whether the calls of the task are not to be seen: it is there to make a child. */
 static bool is_parent(const struct tracer *tracer, pid_t tid)
@@ -72,12 +59,20 @@ static void tracer_remove(struct tracer *tracer, struct tracer_task *task)
 
 /* Attaching */
 
+/* Of the process whose calls are seen. */
+static unsigned long follow_options(const struct tracer *tracer)
+{
+	return PTRACE_O_TRACESYSGOOD |
+	       (tracer->options.with_threads ? PTRACE_O_TRACECLONE : 0) |
+	       (tracer->options.with_each_child ? PTRACE_O_EXITKILL : 0);
+}
+
 static unsigned long seize_options(const struct tracer *tracer)
 {
 	if (tracer->options.with_child)
-		return PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK;
-	return PTRACE_O_TRACESYSGOOD |
-	       (tracer->options.with_threads ? PTRACE_O_TRACECLONE : 0);
+		return PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK |
+		       (tracer->options.with_each_child ? PTRACE_O_EXITKILL : 0);
+	return follow_options(tracer);
 }
 
 /* A task's calls can be seen only after it has stood still once. */
@@ -164,97 +159,29 @@ int tracer_init(struct tracer *tracer, const struct tracer_options *options)
 
 /* A task that has come to stand still */
 
-static bool is_broken_off(long result)
-{
-	return result == -ERESTARTSYS || result == -ERESTARTNOINTR ||
-	       result == -ERESTARTNOHAND || result == -ERESTART_RESTARTBLOCK;
-}
-
-static bool is_same_call(const struct tracer_call *old, const struct tracer_call *new)
-{
-	return old->instruction == new->instruction && old->stack == new->stack &&
-	       (old->number == new->number || new->number == SYS_restart_syscall);
-}
-
-/*
- * PTRACE_INTERRUPT has broken off what the task was waiting for. Most calls are taken up
- * again by the kernel, but epoll_wait(2) and others (signal(7)) return EINTR for it. As
- * ERESTARTNOHAND they are taken up, too, unless a signal has come for which a handler is
- * run: then it is EINTR, as without a tracer.
- */
-static int task_mend_call(struct tracer_task *task)
-{
-	struct user_regs_struct registers;
-	long result;
-
-	if (ptrace(PTRACE_GETREGS, task->tid, NULL, &registers) < 0)
-		return errno == ESRCH ? 0 : -errno;
-	result = (long)registers.rax;
-	if ((long)registers.orig_rax < 0) /* was in no call */
-		return 0;
-	if (result == -EINTR) {
-		result = -ERESTARTNOHAND;
-		if (ptrace(PTRACE_POKEUSER, task->tid, offsetof(struct user, regs.rax),
-			   result) < 0)
-			return errno == ESRCH ? 0 : -errno;
-	}
-	task->is_interrupted = is_broken_off(result);
-	task->call = (struct tracer_call){
-		.number = (long)registers.orig_rax,
-		.instruction = registers.rip,
-		.stack = registers.rsp,
-	};
-	return 0;
-}
-
-/* Returns whether the caller is to be told. */
-static bool task_enter(struct tracer_task *task, const struct tracer_call *call,
-		       bool is_attached, struct tracer_event *ret_event)
-{
-	const bool is_again = task->is_interrupted && is_same_call(&task->call, call);
-
-	task->is_interrupted = false;
-	if (is_again)
-		return false;
-	task->call = *call;
-	task->is_in_call = is_attached;
-	if (is_attached)
-		*ret_event = (struct tracer_event){
-			.kind = TRACER_ENTERED,
-			.tid = task->tid,
-			.number = call->number,
-		};
-	return is_attached;
-}
-
-/* Returns whether the caller is to be told. */
-static bool task_leave(struct tracer_task *task, long result,
-		       struct tracer_event *ret_event)
-{
-	task->is_interrupted = is_broken_off(result);
-	if (task->is_interrupted || !task->is_in_call)
-		return false;
-	task->is_in_call = false;
-	*ret_event = (struct tracer_event){.kind = TRACER_LEFT, .tid = task->tid};
-	return true;
-}
-
 static int tracer_at_call(struct tracer *tracer, struct tracer_task *task,
 			  struct tracer_event *ret_event)
 {
 	struct __ptrace_syscall_info info;
 	bool is_told;
+	int r;
 
 	if (ptrace(PTRACE_GET_SYSCALL_INFO, task->tid, sizeof(info), &info) < 0)
 		return errno == ESRCH ? 0 : -errno;
 	if (info.op == PTRACE_SYSCALL_INFO_ENTRY) {
-		const struct tracer_call call = {
+		struct tracer_call call = {
 			.number = (long)info.entry.nr,
 			.instruction = info.instruction_pointer,
 			.stack = info.stack_pointer,
 		};
 
+		memcpy(call.arguments, info.entry.args, sizeof(call.arguments));
 		is_told = task_enter(task, &call, tracer->is_attached, ret_event);
+	} else if (task->is_skipped) {
+		r = task_end_skip(task);
+		if (r < 0)
+			return r;
+		is_told = task_leave(task, task->skip_result, ret_event);
 	} else {
 		is_told = task_leave(task, (long)info.exit.rval, ret_event);
 	}
@@ -287,20 +214,16 @@ static int tracer_at_stop(struct tracer *tracer, struct tracer_task *task, int n
 /* The child stands still for the first time. */
 static int tracer_follow(struct tracer *tracer, pid_t tid)
 {
-	unsigned long options = PTRACE_O_TRACESYSGOOD;
-
-	/* it has inherited its parent's; its own children are left alone */
-	if (tracer->options.with_threads)
-		options |= PTRACE_O_TRACECLONE;
 	tracer->process = tid;
-	return task_request(tid, PTRACE_SETOPTIONS, options);
+	/* it has inherited its parent's; its own children are left alone */
+	return task_request(tid, PTRACE_SETOPTIONS, follow_options(tracer));
 }
 
 static int tracer_at_birth(struct tracer *tracer, struct tracer_task *task)
 {
 	pid_t tid = task->tid;
 
-	if (!is_parent(tracer, tid))
+	if (!is_parent(tracer, tid) || tracer->options.with_each_child)
 		return task_resume(tracer, tid, 0);
 	tracer_remove(tracer, task);
 	return task_request(tid, PTRACE_DETACH, 0);
@@ -348,8 +271,11 @@ static void tracer_died(struct tracer *tracer, pid_t tid, int status,
 	if (tid == tracer->process || (!tracer->process && tid == tracer->options.pid))
 		*ret_event = (struct tracer_event){
 			.kind = TRACER_EXITED,
+			.tid = tid,
 			.status = status,
 		};
+	if (tracer->options.with_each_child && tid == tracer->process)
+		tracer->process = 0;
 }
 
 /* Events */
@@ -439,6 +365,41 @@ int tracer_next(struct tracer *tracer, struct tracer_event *ret_event)
 		return r;
 	*ret_event = event;
 	return 0;
+}
+
+int tracer_poll(struct tracer *tracer, struct tracer_event *ret_event)
+{
+	struct tracer_event event = {.kind = TRACER_NONE};
+	struct signalfd_siginfo signal;
+	int r = tracer_let_go(tracer);
+
+	tracer->is_attached = true;
+	/* before the reports that it announces are taken */
+	(void)!read(tracer->signal_fd, &signal, sizeof(signal));
+	while (r >= 0 && event.kind == TRACER_NONE) {
+		r = tracer_take_report(tracer, &event);
+		if (r == 0)
+			break;
+	}
+	if (r < 0)
+		return r;
+	*ret_event = event;
+	return 0;
+}
+
+int tracer_skip(struct tracer *tracer, long result)
+{
+	struct tracer_task *task = tracer_find(tracer, tracer->held);
+
+	if (!task || !task->is_in_call)
+		return -EINVAL;
+	return task_skip_call(task, result);
+}
+
+void tracer_done(struct tracer *tracer)
+{
+	tracer->signal_fd = fd_close(tracer->signal_fd);
+	tracer->pid_fd = fd_close(tracer->pid_fd);
 }
 
 int tracer_kill(struct tracer *tracer)

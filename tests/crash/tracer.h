@@ -24,6 +24,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "tracer-task.h"
+
 /* Threads of one process that can be followed. */
 #define TRACER_TASKS_MAX 1024
 
@@ -31,6 +33,11 @@ struct tracer_options {
 	pid_t pid;
 	/* Follow the next child process that pid's main thread makes, instead of pid. */
 	bool with_child;
+	/*
+	 * with_child: when that is dead, follow the next one, and so on until pid is.
+	 * What is traced dies with this program then.
+	 */
+	bool with_each_child;
 	/* Follow each thread of the process, not only the main thread. */
 	bool with_threads;
 	uint64_t timeout_usec;
@@ -50,7 +57,9 @@ enum tracer_event_kind {
 	TRACER_LEFT,
 	/* with_child: pid has exited. Once, and not if pid has not made a child yet. */
 	TRACER_PARENT_EXITED,
-	/* The followed process (as long as there is no child: pid) is dead. The last one.
+	/*
+	 * The followed process (as long as there is no child: pid) is dead. The last one,
+	 * unless with_each_child and it is not pid.
 	 */
 	TRACER_EXITED,
 	TRACER_TIMED_OUT,
@@ -58,24 +67,11 @@ enum tracer_event_kind {
 
 struct tracer_event {
 	enum tracer_event_kind kind;
-	pid_t tid;   /* entered, left */
-	long number; /* entered: SYS_* */
+	pid_t tid;                            /* entered, left, exited */
+	long number;                          /* entered: SYS_* */
+	uint64_t arguments[TRACER_ARGUMENTS]; /* entered */
+	long result; /* left: what the call returns, an error as a negative errno */
 	int status;  /* exited: as of waitpid() */
-};
-
-/* A system call as it is known again when the kernel takes it up once more. */
-struct tracer_call {
-	long number;
-	uint64_t instruction;
-	uint64_t stack;
-};
-
-struct tracer_task {
-	pid_t tid;
-	bool is_new;         /* attached, but not yet seen standing still */
-	bool is_in_call;     /* its TRACER_ENTERED was given, its TRACER_LEFT was not */
-	bool is_interrupted; /* call is to be taken up again */
-	struct tracer_call call;
 };
 
 struct tracer {
@@ -93,14 +89,32 @@ struct tracer {
 
 /*
  * Begins to trace. The calling thread must be the only one of this program, and have no
- * children. SIGCHLD is blocked from then on. Returns 0 or a negative errno: -ESRCH, and
- * -EPERM if pid may not be traced, or already is, or is a zombie.
+ * children but pid. SIGCHLD is blocked from then on. Returns 0 or a negative errno:
+ * -ESRCH, and -EPERM if pid may not be traced, or already is, or is a zombie.
  */
 int tracer_init(struct tracer *tracer, const struct tracer_options *options);
 
 /* Waits for the next event; first lets go of the task of the last one. Returns 0 or a
  * negative errno. */
 int tracer_next(struct tracer *tracer, struct tracer_event *ret_event);
+
+/*
+ * As tracer_next(), but if there is no event now it is TRACER_NONE, and no time is too
+ * long. tracer->signal_fd is readable when it is worth another try.
+ */
+int tracer_poll(struct tracer *tracer, struct tracer_event *ret_event);
+
+/*
+ * To be called while a TRACER_ENTERED is held: its call is not made, and returns result
+ * (an error as a negative errno). Returns 0 or a negative errno.
+ */
+int tracer_skip(struct tracer *tracer, long result);
+
+/*
+ * Ends the tracing: what is traced goes on as the options say. The tracer may be begun
+ * again.
+ */
+void tracer_done(struct tracer *tracer);
 
 /*
  * Kills the followed process. A task that stands before a call does not make it

@@ -55,6 +55,8 @@ def family_of(address):
 class Network:
     """The network that this process is in. Also the interface of NetworkNamespace."""
 
+    is_private = False  # True: nobody else is in it
+
     def call(self, function):
         """Runs function so that the sockets it makes are in this network."""
         return function()
@@ -136,6 +138,7 @@ class NetworkNamespace(Network):
             return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
         namespace = cls(_call_in_thread(unshare))
+        namespace.is_private = True
         try:
             namespace._set_loopback_up()
         except BaseException:

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import xml.etree.ElementTree
 
 import pytest
 
@@ -15,8 +16,8 @@ MESSAGE_BYTES = 64
 TIMEOUT_SECONDS = 120
 
 
-def run_pause(*arguments):
-    command = stages.source_directory() / "tests/bench/pause.py"
+def run_bench(name, *arguments):
+    command = stages.source_directory() / "tests/bench" / name
     return subprocess.run(
         [sys.executable, str(command), *arguments],
         capture_output=True,
@@ -28,7 +29,8 @@ def run_pause(*arguments):
 
 def test_pauses_are_measured_and_nothing_is_lost(tmp_path):
     report = tmp_path / "pauses.json"
-    result = run_pause(
+    result = run_bench(
+        "pause.py",
         "--connections=20",
         "--active=10",
         "--rounds=1",
@@ -51,6 +53,38 @@ def test_pauses_are_measured_and_nothing_is_lost(tmp_path):
     assert [row["disturbance"] for row in run["summary"]] == ["restart", "kill"]
     rows = [line.split() for line in result.stdout.splitlines() if line.startswith("     20")]
     assert [len(row) for row in rows] == [8, 8]
+
+
+def test_relays_are_compared(tmp_path):
+    report = tmp_path / "speed.json"
+    plot = tmp_path / "speed.svg"
+    result = run_bench(
+        "run",
+        "--rounds=2",
+        "--window=0.02",
+        "--held=50",
+        "--subjects=direct,holdfast,unprotected",
+        f"--json={report}",
+        f"--plot={plot}",
+    )
+    assert result.returncode == 0, result.stderr
+    found = json.loads(report.read_text(encoding="utf-8"))
+    # Six loads, each on three subjects in two rounds
+    assert len(found["windows"]) == 6 * 3 * 2
+    for window in found["windows"]:
+        if window["load"]["mode"] != "hold":
+            assert window["n_bytes" if window["load"]["mode"] == "bulk" else "n_operations"] > 0
+            assert (window["cpu_usec"] > 0) == (window["subject"] != "direct")
+    for row in found["summary"]:
+        has_direct = row["more_is_better"]
+        assert set(row["subjects"]) - {"direct"} == {"holdfast", "unprotected"}
+        assert ("direct" in row["subjects"]) == has_direct
+        for values in row["subjects"].values():
+            assert values["min"] <= values["median"] <= values["max"]
+    rows = [line for line in result.stdout.splitlines() if line.startswith("| ")]
+    assert [line.count("|") for line in rows] == [5] * (1 + len(found["summary"]))
+    panels = xml.etree.ElementTree.parse(plot).getroot().findall("{*}g")
+    assert len(panels) == len(found["summary"])
 
 
 def drop(_message):
@@ -102,7 +136,7 @@ class BadEcho:
         (change, "wrong byte at 40 of message 9"),
     ],
 )
-def test_client_notices(spoil, complaint):
+def test_pause_client_notices(spoil, complaint):
     with BadEcho(spoil) as service:
         result = subprocess.run(
             [
@@ -120,3 +154,18 @@ def test_client_notices(spoil, complaint):
         )
     assert result.returncode == 1
     assert complaint in result.stderr
+
+
+@pytest.mark.parametrize("spoil", [repeat, change])
+def test_load_client_notices(spoil):
+    with BadEcho(spoil) as service:
+        result = subprocess.run(
+            [stages.built_program("load-client"), "--window=60000", "echo", service.address],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+        )
+    assert result.returncode == 1
+    assert "other than what was sent has returned" in result.stderr

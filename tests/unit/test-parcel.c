@@ -104,6 +104,34 @@ static void entries_are_peeked_in_order_with_their_fds(void **state)
 	expect_end_of_entries(pair);
 }
 
+static void expect_label(const struct pair *pair, uint32_t slot)
+{
+	unsigned n_fds = count_fds();
+	struct label label;
+
+	assert_int_equal(parcel_peek_label(pair->store_fd, &label), PARCEL_ENTRY);
+	assert_int_equal(label.slot, slot);
+	assert_int_equal(label.generation, slot + 100);
+	assert_int_equal(count_fds(), n_fds);
+}
+
+static void labels_are_peeked_without_fds(void **state)
+{
+	struct pair *pair = *state;
+	struct label label;
+
+	assert_int_equal(parcel_peek_label(pair->store_fd, &label), PARCEL_END);
+	put(pair, 1, 2);
+	put(pair, 2, 1);
+	put(pair, 3, 2);
+	expect_label(pair, 1);
+	expect_label(pair, 2);
+	assert_int_equal(parcel_step_back(pair->store_fd), 0);
+	expect_entry(pair, 2, 1);
+	expect_label(pair, 3);
+	assert_int_equal(parcel_peek_label(pair->store_fd, &label), PARCEL_END);
+}
+
 static void rewinding_shows_everything_again(void **state)
 {
 	struct pair *pair = *state;
@@ -222,6 +250,25 @@ static void messages_that_are_no_entries_are_damaged(void **state)
 	expect_damaged(pair, 1);
 	expect_entry(pair, 7, 1);
 	expect_end_of_entries(pair);
+	(void)close(token);
+}
+
+static void labels_of_other_sizes_are_damaged(void **state)
+{
+	struct pair *pair = *state;
+	struct label label = label_of(1);
+	char longer[sizeof(label) + 5] = "";
+	int token = token_new(1);
+
+	send_raw(pair, &label, sizeof(label) - 1, token, 1);
+	send_raw(pair, longer, sizeof(longer), token, 1);
+	put(pair, 7, 1);
+	for (int i = 0; i < 3; i++) /* the longer one is two */
+		assert_int_equal(parcel_peek_label(pair->store_fd, &label),
+				 PARCEL_DAMAGED);
+	expect_label(pair, 7);
+	send_raw(pair, "", 0, token, 1);
+	assert_int_equal(parcel_peek_label(pair->store_fd, &label), -EBADMSG);
 	(void)close(token);
 }
 
@@ -352,6 +399,8 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(entries_are_peeked_in_order_with_their_fds),
+		TEST(labels_are_peeked_without_fds),
+		TEST(labels_of_other_sizes_are_damaged),
 		TEST(rewinding_shows_everything_again),
 		TEST(entries_outlive_their_sender),
 		TEST(full_number_of_entries_fits),

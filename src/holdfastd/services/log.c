@@ -228,7 +228,8 @@ static size_t entry_bytes_max(const struct connection *connection)
 		       : LOG_LINE_BYTES_MAX;
 }
 
-/* Looks at the pending bytes. Returns whether an entry of them is under way now. */
+/* Looks at the pending bytes. Returns whether there is nothing else to do now: an entry
+ * of them is under way, or they will be looked at again for want of memory. */
 static bool submit_pending(struct connection *connection)
 {
 	struct log_job *job = connection->log_job;
@@ -245,6 +246,11 @@ static bool submit_pending(struct connection *connection)
 		return true;
 	}
 	n = flow_peek(flow, connection->worker->scratch_fd, bytes, max);
+	if (n < 0) {
+		free(bytes);
+		worker_set_ready(connection->worker, connection);
+		return true;
+	}
 	size = n > 0 ? entry_size(connection, bytes, (size_t)n) : 0;
 	if (size > 0)
 		submit(connection, bytes, size);

@@ -69,8 +69,9 @@ static int connect_next(struct connection *connection)
 		r = connect_to(connection, &connection->addresses->addresses[i]);
 		if (r < 0)
 			continue;
+		/* An upstream on this machine may have answered by the first look, which
+		 * saves waiting for it */
 		peer_set_fd(upstream_of(connection), r);
-		upstream_of(connection)->writable = false;
 		connection->since_usec = connection->worker->now_usec;
 		worker_set_connecting(connection->worker, connection);
 		return 0;
@@ -198,10 +199,24 @@ static int get_error(int fd)
 	return -error;
 }
 
+/* Returns enum socket_progress, or a negative errno for an upstream that has failed. */
+static int look_at_upstream(int fd)
+{
+	int progress = socket_get_progress(fd), r;
+
+	if (progress == SOCKET_CONNECTING || progress == SOCKET_CONNECTED)
+		return progress;
+	/* AF_UNIX, which knows no progress, has connected or failed at once */
+	r = get_error(fd);
+	/* The error may have been told to the process before this one; the state stays */
+	if (r == 0 && progress == SOCKET_CLOSED)
+		r = -ECONNREFUSED;
+	return r < 0 ? r : SOCKET_CONNECTED;
+}
+
 void relay_advance(struct connection *connection)
 {
 	struct peer *peer = upstream_of(connection);
-	struct socket_counts counts;
 	int r;
 
 	/* One that is merely hung may have said all it wants to: that is still delivered */
@@ -212,12 +227,11 @@ void relay_advance(struct connection *connection)
 	}
 	if (peer->fd < 0 || !(peer->writable || peer->hung))
 		return;
-	r = get_error(peer->fd);
-	if (r == 0 && socket_get_counts(peer->fd, &counts) == 0 && counts.is_connecting)
+	r = look_at_upstream(peer->fd);
+	if (r == SOCKET_CONNECTING) {
+		peer->writable = false; /* the event will tell when to look again */
 		return;
-	/* The error may have been told to the process before this one; the state stays */
-	if (r == 0 && socket_get_counts(peer->fd, &counts) == 0 && counts.is_closed)
-		r = -ECONNREFUSED;
+	}
 	if (r < 0) {
 		follow(connection, r);
 		return;
