@@ -24,6 +24,8 @@ static void make_unix(int *ret_ours, int *ret_peer)
 
 static const struct kind kinds[] = {{"TCP", tcp_pair}, {"AF_UNIX", make_unix}};
 
+#define ADDED_MAX 64 /* splices to a sink that is full to write() */
+
 #define N_KINDS (sizeof(kinds) / sizeof(*kinds))
 
 static const char *says(const struct kind *kind, const char *what)
@@ -96,14 +98,18 @@ static void check_out(const struct kind *kind)
 static void check_out_full(const struct kind *kind)
 {
 	static const char bytes[65536];
-	int ours, peer, pipe_fd = pipe_of_one_fd();
+	int ours, peer, pipe_fd = pipe_of_one_fd(), n = 0;
+	long r;
 
 	kind->make(&ours, &peer);
 	while (outcome(send(ours, bytes, sizeof(bytes), 0)) > 0)
 		continue;
-	(void)must(write(pipe_fd, "abcdef", 6), "write");
-	check_equal(move_bytes(pipe_fd, ours, 100), -EAGAIN,
-		    says(kind, "a full sink is EAGAIN"));
+	/* To write() it is full, but before 6.5 splice adds to the last buffer of an
+	 * AF_UNIX socket as long as that has a free fragment (unix_stream_sendpage()) */
+	do
+		(void)must(write(pipe_fd, "abcdef", 6), "write");
+	while ((r = move_bytes(pipe_fd, ours, 100)) > 0 && ++n < ADDED_MAX);
+	check_equal(r, -EAGAIN, says(kind, "a full sink is EAGAIN"));
 	check_equal(ask(pipe_fd, FIONREAD), 6, says(kind, "and the pipe keeps all"));
 }
 

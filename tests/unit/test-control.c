@@ -755,18 +755,14 @@ static void socket_is_for_its_owner_only(void **state)
 static void socket_of_a_dead_process_is_replaced(void **state)
 {
 	struct house *house = *state;
-	struct stat before, after;
 	int fd;
 
-	(void)must(stat(house->path, &before));
 	house->control = control_free(house->control);
 	assert_int_equal(control_listen(house->path, &fd), 0);
-	(void)must(stat(house->path, &after));
 	assert_int_equal(listen(fd, 1), 0);
+	/* The old one would refuse it */
 	(void)close(connect_raw(house));
 	(void)close(fd);
-	assert_true(before.st_ino != after.st_ino ||
-		    before.st_ctim.tv_nsec != after.st_ctim.tv_nsec);
 }
 
 static void socket_of_a_living_process_is_not_stolen(void **state)
