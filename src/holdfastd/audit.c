@@ -182,7 +182,8 @@ static void count(const struct connection *connection, struct audit *audit)
 	for (size_t i = 0; i < CONNECTION_PEERS; i++) {
 		int fd = connection->peers[i].fd;
 
-		if (connection->state == CONNECTION_OPEN && socket_is_tcp(fd) &&
+		if (fd >= 0 && connection->state == CONNECTION_OPEN &&
+		    socket_is_tcp(fd) &&
 		    socket_get_counts(fd, &audit->peer_counts[i]) == 0)
 			audit->counts[i] = &audit->peer_counts[i];
 		else

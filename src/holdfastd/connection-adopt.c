@@ -151,7 +151,8 @@ static int set_nonblocking(struct connection *connection)
 		if (fd < 0)
 			continue;
 		flags = fcntl(fd, F_GETFL);
-		if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+		if (flags < 0 ||
+		    (!(flags & O_NONBLOCK) && fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0))
 			return -errno;
 	}
 	return 0;
