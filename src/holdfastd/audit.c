@@ -213,6 +213,13 @@ void audit_connection(const struct connection *connection, enum audit_occasion o
 	tally->n_total++;
 }
 
+void audit_add_tally(struct audit_tally *sum, const struct audit_tally *tally)
+{
+	for (size_t i = 0; i < sizeof(sum->n) / sizeof(sum->n[0]); i++)
+		sum->n[i] += tally->n[i];
+	sum->n_total += tally->n_total;
+}
+
 /* ---- what is said ---- */
 
 const char *audit_source_name(unsigned flow)

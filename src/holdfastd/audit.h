@@ -69,6 +69,9 @@ struct audit {
 void audit_connection(const struct connection *connection, enum audit_occasion occasion,
 		      struct audit *ret_audit, struct audit_tally *tally);
 
+/* Adds *tally to *sum. */
+void audit_add_tally(struct audit_tally *sum, const struct audit_tally *tally);
+
 /* Logs what is wrong with it, as an error for each of its flows that is. */
 void audit_log(const struct connection *connection, const struct audit *audit);
 

@@ -120,13 +120,6 @@ static int compare_rows(const void *a, const void *b)
 	return (int)x->flow - (int)y->flow;
 }
 
-static void add_tally(struct audit_tally *sum, const struct audit_tally *tally)
-{
-	for (size_t i = 0; i < sizeof(sum->n) / sizeof(sum->n[0]); i++)
-		sum->n[i] += tally->n[i];
-	sum->n_total += tally->n_total;
-}
-
 static void start(struct auditor *auditor, const struct order *order)
 {
 	struct shared *shared = auditor->shared;
@@ -157,7 +150,7 @@ static void report(const struct auditor *auditor)
 
 	result.n_unlisted = n - result.n_rows;
 	for (unsigned i = 0; i < auditor->shared->n_workers; i++)
-		add_tally(&result.tally, &auditor->parts[i].tally);
+		audit_add_tally(&result.tally, &auditor->parts[i].tally);
 	if (result.n_rows > 0)
 		qsort(auditor->rows, result.n_rows, sizeof(*auditor->rows), compare_rows);
 	auditor->order.done(auditor->order.userdata, &result);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -13,12 +14,16 @@
 #include "base/pipe.h"
 #include "base/socket.h"
 #include "base/time.h"
+#include "holdfastd/crash.h"
 #include "holdfastd/messages.h"
 #include "holdfastd/worker.h"
 
 /* After a row of crashes: the first delay, doubled for each further one up to the last. */
 #define CRASH_DELAY_FIRST_USEC (20 * USEC_PER_MSEC)
 #define CRASH_DELAY_LAST_USEC (5 * USEC_PER_SEC)
+
+/* Connections of a worker that are worth a thread: it costs as much as some ten. */
+#define SHARE_MIN 16
 
 void recover_say(const struct adopt_report *report)
 {
@@ -98,10 +103,10 @@ struct pool_pipe *recover_take_pipe(struct worker *worker, slot_ref ref)
 	return pipe;
 }
 
-static void quarantine(struct shared *shared, uint32_t slot, struct adopted_entry *entry)
+static void quarantine(struct worker *worker, uint32_t slot, struct adopted_entry *entry)
 {
 	struct pool_pipe *no_pipes[LEDGER_FLOWS] = {0};
-	const struct ledger_slot *record = &shared->vault->ledger.slots[slot];
+	const struct ledger_slot *record = &worker->shared->vault->ledger.slots[slot];
 	struct log_entry *line = log_line_new(LOG_ERR, MESSAGE_QUARANTINED);
 	char peer[SOCKET_NAME_SIZE];
 
@@ -112,7 +117,7 @@ static void quarantine(struct shared *shared, uint32_t slot, struct adopted_entr
 	log_line_send(line,
 		      "Connection %llu was being handled at %u crashes in a row: it was reset",
 		      (unsigned long long)record->id, record->n_crashes);
-	connection_refuse(&shared->workers[0], slot, entry, no_pipes);
+	connection_refuse(worker, slot, entry, no_pipes);
 }
 
 /* When the last byte moved, not counting the time in which no process was there to move
@@ -128,34 +133,126 @@ static uint64_t active_usec(const struct recovery *recovery, uint32_t slot)
 	return active + away;
 }
 
-/* Returns whether the connection goes on; adds its pending bytes to *pending. */
-static bool adopt_connection(struct recovery *recovery, struct worker *worker,
-			     uint32_t slot, uint64_t *pending)
+/* The connections of one worker, which a thread of its own takes up. */
+struct share {
+	const struct recovery *recovery;
+	struct worker *worker;
+	const uint32_t *list; /* of all: each n_workers-th is its own */
+	uint32_t n_list;
+	pthread_mutex_t *pipes_lock;
+	pthread_t thread;
+	bool has_thread;
+
+	uint32_t n_adopted;
+	uint64_t pending_bytes;
+	struct audit_tally audited;
+};
+
+/* In a damaged ledger two connections may name the same one. */
+static void take_pipes(const struct share *share, uint32_t slot,
+		       struct pool_pipe *ret_pipes[LEDGER_FLOWS])
 {
-	struct vault *vault = recovery->shared->vault;
-	struct pool_pipe *pipes[LEDGER_FLOWS] = {0};
+	struct ledger_slot *record = &share->worker->shared->vault->ledger.slots[slot];
+
+	for (size_t i = 0; i < LEDGER_FLOWS; i++) {
+		slot_ref ref = record->flows[i].pipe;
+
+		ret_pipes[i] = NULL;
+		if (ref == 0)
+			continue;
+		pthread_mutex_lock(share->pipes_lock);
+		ret_pipes[i] = recover_take_pipe(share->worker, ref);
+		pthread_mutex_unlock(share->pipes_lock);
+	}
+}
+
+/* Returns whether the connection goes on. */
+static bool adopt_connection(struct share *share, uint32_t slot)
+{
+	struct worker *worker = share->worker;
+	struct vault *vault = worker->shared->vault;
+	struct pool_pipe *pipes[LEDGER_FLOWS];
 	struct adopted_entry entry;
 	int r;
 
 	if (!adopt_take(vault, slot, &entry))
 		return false;
 	if (adopt_is_quarantined(vault, slot)) {
-		quarantine(recovery->shared, slot, &entry);
+		quarantine(worker, slot, &entry);
 		return false;
 	}
 	/* A record that makes this crash is to be quarantined as well */
 	vault->ledger.header->in_hand[worker->index] =
 		slot_ref_make(slot, vault->ledger.slots[slot].generation);
-	for (size_t i = 0; i < LEDGER_FLOWS; i++)
-		pipes[i] = recover_take_pipe(worker,
-					     vault->ledger.slots[slot].flows[i].pipe);
-	r = connection_adopt(worker, slot, &entry, pipes, active_usec(recovery, slot),
-			     &recovery->audited);
+	take_pipes(share, slot, pipes);
+	r = connection_adopt(worker, slot, &entry, pipes,
+			     active_usec(share->recovery, slot), &share->audited);
 	vault->ledger.header->in_hand[worker->index] = 0;
 	if (r < 0)
 		return false;
-	*pending += connection_pending(TAILQ_LAST(&worker->all, connection_list));
+	share->pending_bytes +=
+		connection_pending(TAILQ_LAST(&worker->all, connection_list));
 	return true;
+}
+
+static void *take_up_share(void *userdata)
+{
+	struct share *share = userdata;
+	const struct worker *worker = share->worker;
+
+	for (uint32_t i = worker->index; i < share->n_list;
+	     i += worker->shared->n_workers)
+		share->n_adopted += adopt_connection(share, share->list[i]);
+	return NULL;
+}
+
+static void *run_share(void *userdata)
+{
+	const struct share *share = userdata;
+
+	crash_set_worker(share->worker->index);
+	return take_up_share(userdata);
+}
+
+static void finish_share(struct recovery *recovery, struct share *share)
+{
+	if (share->has_thread)
+		(void)pthread_join(share->thread, NULL);
+	recovery->n_adopted += share->n_adopted;
+	recovery->pending_bytes += share->pending_bytes;
+	audit_add_tally(&recovery->audited, &share->audited);
+}
+
+/*
+ * The peers of all wait for the last of them, so each worker's are taken up in a thread
+ * of their own: those of the workers are not yet there. Where there can't be one (a
+ * limit), this one does it.
+ */
+static int take_up_all(struct recovery *recovery, const uint32_t *list, uint32_t n)
+{
+	pthread_mutex_t pipes_lock = PTHREAD_MUTEX_INITIALIZER;
+	unsigned n_workers = recovery->shared->n_workers;
+	struct share *shares = calloc(n_workers, sizeof(*shares));
+
+	if (!shares)
+		return -ENOMEM;
+	for (unsigned i = 0; i < n_workers; i++) {
+		shares[i].recovery = recovery;
+		shares[i].worker = &recovery->shared->workers[i];
+		shares[i].list = list;
+		shares[i].n_list = n;
+		shares[i].pipes_lock = &pipes_lock;
+		shares[i].has_thread = n > n_workers * SHARE_MIN &&
+				       pthread_create(&shares[i].thread, NULL, run_share,
+						      &shares[i]) == 0;
+	}
+	for (unsigned i = 0; i < n_workers; i++)
+		if (!shares[i].has_thread)
+			(void)take_up_share(&shares[i]);
+	for (unsigned i = 0; i < n_workers; i++)
+		finish_share(recovery, &shares[i]);
+	free(shares);
+	return 0;
 }
 
 void recover_free_pipe(struct shared *shared, uint32_t slot)
@@ -197,15 +294,14 @@ int recover_connections(struct recovery *recovery)
 {
 	struct shared *shared = recovery->shared;
 	uint32_t n = 0, *list = list_connections(shared->vault, &n);
+	int r;
 
 	if (!list)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < n; i++)
-		recovery->n_adopted +=
-			adopt_connection(recovery,
-					 &shared->workers[i % shared->n_workers], list[i],
-					 &recovery->pending_bytes);
+	r = take_up_all(recovery, list, n);
 	free(list);
+	if (r < 0)
+		return r;
 	for (uint32_t slot = 0; slot < shared->vault->n_adopted; slot++)
 		recover_free_pipe(shared, slot);
 	/* What is left was counted as damaged, or has no fds */
