@@ -22,8 +22,8 @@
 #define CRASH_DELAY_FIRST_USEC (20 * USEC_PER_MSEC)
 #define CRASH_DELAY_LAST_USEC (5 * USEC_PER_SEC)
 
-/* Connections of a worker that are worth a thread: it costs as much as some ten. */
-#define SHARE_MIN 16
+/* Connections of a worker that are worth a thread, which costs as much as some four. */
+#define SHARE_MIN 4
 
 void recover_say(const struct adopt_report *report)
 {

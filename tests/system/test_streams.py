@@ -314,6 +314,7 @@ def test_no_byte_is_lost_under_continuous_kills(stage, service):
 
 
 def test_restart_with_another_number_of_threads(stage):
+    """Of so many connections that the new process takes them up in several threads."""
     instance = stage.start("echo", options=["--threads=1"])
     with streams.Loop() as loop:
         pumps = [
