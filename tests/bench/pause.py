@@ -33,6 +33,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "system"))
 
 # pylint: disable=wrong-import-position
+import chart
 import measurement
 import peers
 import report
@@ -83,6 +84,7 @@ def parse_arguments():
     add("--bytes", type=report.positive, default=64, metavar="N", help="default: 64")
     add("--interval", type=report.positive, default=5, metavar="MSEC", help="default: 5")
     add("--json", metavar="FILE", help="where to write everything")
+    add("--plot", metavar="FILE", help="where to draw the table (SVG)")
     return parser.parse_args()
 
 
@@ -134,6 +136,38 @@ ROW = (
     "{undisturbed_median_msec:7.1f} {undisturbed_max_msec:9.1f} "
     "{difference_msec:12.1f} {ratio:6.1f}"
 )
+
+
+def panels(runs):
+    for one in runs:
+        rows = one["summary"]
+        calm = (
+            measurement.UNDISTURBED,
+            rows[0]["undisturbed_median_msec"],
+            chart.COLOUR_FLOOR,
+        )
+        bars = [
+            (row["disturbance"], row["median_msec"], chart.COLOUR_SUBJECT)
+            for row in rows
+            if row["disturbance"] != measurement.UNDISTURBED
+        ]
+        yield {
+            "title": f"longest pause in ms, {one['n_connections']} connections",
+            "bars": [calm, *bars],
+        }
+
+
+def print_growth(runs):
+    """By how much each further connection prolongs the pauses, from the fewest to the most."""
+    ordered = sorted(runs, key=lambda one: one["n_connections"])
+    few, many = (
+        {row["disturbance"]: row for row in one["summary"]} for one in (ordered[0], ordered[-1])
+    )
+    for name in few:
+        n_more = many[name]["n_connections"] - few[name]["n_connections"]
+        if n_more:
+            msec = many[name]["difference_msec"] - few[name]["difference_msec"]
+            print(f"{name}: {msec / n_more * 1000:.1f} us more for each connection")
 
 
 def choose(arguments, instance):
@@ -227,7 +261,10 @@ def main():
     except measurement.ClientFailed as error:
         print(f"pause.py: {error}", file=sys.stderr)
         return report.STATUS_FAILED
+    print_growth(runs)
     report.write_json(arguments.json, runs)
+    if arguments.plot:
+        pathlib.Path(arguments.plot).write_text(chart.draw(panels(runs)), encoding="utf-8")
     return 0
 
 

@@ -29,17 +29,19 @@ def run_bench(name, *arguments):
 
 def test_pauses_are_measured_and_nothing_is_lost(tmp_path):
     report = tmp_path / "pauses.json"
+    plot = tmp_path / "pauses.svg"
     result = run_bench(
         "pause.py",
-        "--connections=20",
+        "--connections=20,40",
         "--active=10",
         "--rounds=1",
         "--window=0.2",
         "--disturb=restart,kill",
         f"--json={report}",
+        f"--plot={plot}",
     )
     assert result.returncode == 0, result.stderr
-    (run,) = json.loads(report.read_text(encoding="utf-8"))
+    run, more = json.loads(report.read_text(encoding="utf-8"))
     windows = {window["disturbance"]: window for window in run["windows"]}
     assert set(windows) == {"undisturbed", "restart", "kill"}
     for window in windows.values():
@@ -53,6 +55,11 @@ def test_pauses_are_measured_and_nothing_is_lost(tmp_path):
     assert [row["disturbance"] for row in run["summary"]] == ["restart", "kill"]
     rows = [line.split() for line in result.stdout.splitlines() if line.startswith("     20")]
     assert [len(row) for row in rows] == [8, 8]
+    growth = {line.split(":")[0] for line in result.stdout.splitlines() if "us more" in line}
+    assert growth == {"restart", "kill"}
+    assert more["n_connections"] == 40
+    panels = xml.etree.ElementTree.parse(plot).getroot().findall("{*}g")
+    assert [len(panel.findall("{*}rect")) for panel in panels] == [3, 3]
 
 
 def test_relays_are_compared(tmp_path):
