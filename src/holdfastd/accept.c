@@ -153,10 +153,13 @@ static bool is_passing(int error)
 static int accept_one(struct worker *worker, int listener)
 {
 	struct shared *shared = worker->shared;
+	unsigned n_before = atomic_fetch_add(&shared->n_connections, 1);
 	int fd = -EAGAIN;
 
-	atomic_fetch_add(&shared->n_connections, 1);
-	if (!shared->leaving) {
+	if (n_before >= shared->connections_max) {
+		/* Another worker was faster: the limit is to be looked at again */
+		fd = -EINTR;
+	} else if (!shared->leaving) {
 		fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd < 0)
 			fd = -errno;
