@@ -14,7 +14,7 @@
 #include "holdfastd/worker.h"
 
 /* Lines about failing upstreams: at most one in this time for the whole process. */
-#define SAY_EVERY_USEC USEC_PER_SEC
+#define SAY_EVERY_USEC (1 * USEC_PER_SEC)
 
 static struct peer *upstream_of(struct connection *connection)
 {
