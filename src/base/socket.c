@@ -83,7 +83,7 @@ static bool is_same_moment(const struct tcp_info *a, const struct tcp_info *b)
 static int get_info_and_queues(int fd, struct tcp_info *ret_info, int *ret_unread,
 			       int *ret_unsent)
 {
-	struct tcp_info before, after;
+	struct tcp_info before, after = {0};
 	int r, unread, unsent;
 
 	r = get_info(fd, &after);
@@ -134,7 +134,7 @@ int socket_get_counts(int fd, struct socket_counts *ret_counts)
 
 int socket_get_progress(int fd)
 {
-	struct tcp_info info;
+	struct tcp_info info = {0};
 	int r = get_info(fd, &info);
 
 	if (r < 0)

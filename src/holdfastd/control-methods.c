@@ -174,16 +174,18 @@ int control_call_begin(struct control_client *client, sd_bus_message *message,
 {
 	int r;
 
-	if (client->control->is_leaving)
-		return sd_bus_error_set_errnof(ret_error, ESHUTDOWN,
-					       "this process is about to end");
+	if (client->control->is_leaving) {
+		(void)sd_bus_error_set_errnof(ret_error, ESHUTDOWN,
+					      "this process is about to end");
+		return -ESHUTDOWN; /* what the call above returns */
+	}
 	r = call_new(client, message, ret_call);
 	if (r < 0)
-		return sd_bus_error_set_errnof(
+		(void)sd_bus_error_set_errnof(
 			ret_error, r, "%s",
 			r == -EBUSY ? "the call before this one is not answered yet"
 				    : strerror(-r));
-	return 0;
+	return r;
 }
 
 /* r: of the handler, which owns the call unless it is negative. */

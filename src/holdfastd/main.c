@@ -53,8 +53,11 @@ static int sort_passed(const struct options *options, struct inheritance *inheri
 		return n;
 	listeners = calloc((size_t)n + 1, sizeof(*listeners));
 	stored = calloc((size_t)n + 1, sizeof(*stored));
-	if (!listeners || !stored)
+	if (!listeners || !stored) {
+		free(listeners);
+		free(stored);
 		return -ENOMEM;
+	}
 	for (int i = 0; i < n; i++) {
 		int fd = SD_LISTEN_FDS_START + i;
 

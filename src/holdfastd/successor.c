@@ -393,7 +393,7 @@ static int get_ready(struct successor *successor, struct handover *ret_go)
 
 int successor_take_over(struct successor *successor, struct shared *shared)
 {
-	struct handover go;
+	struct handover go = {0};
 	uint32_t n_slots;
 	int r;
 

