@@ -30,6 +30,10 @@ STATUS = re.compile(KEEPER_PREFIX + r"pid \d+: (.*)")
 # Tests kill many times a second: the growing delay of a crash loop would be all they wait for
 DEFAULT_OPTIONS = ("--verbose", "--restart-delay-max=0.01")
 
+# The keeper does not wait for who reads its lines: those that find no room are lost, and a
+# service that logs much takes much
+SAID_SIZE = 1 << 20
+
 
 def _clean_environment():
     """What a manager starts from: nothing of the shell's, but what sanitizers are told."""
@@ -100,6 +104,7 @@ class KeeperInstance(stages.Instance):
             self._die_with_parent() + self.stage.network.command(command),
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
+            pipesize=SAID_SIZE,
             env=dict(_clean_environment(), **settings.get("environment", {})),
             text=True,
             errors="replace",
