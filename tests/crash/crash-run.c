@@ -39,17 +39,20 @@ static const char help_text[] =
 	"\n"
 	"  --listen=IPV4:PORT     of the service (default: 127.0.0.1:7000)\n"
 	"  --upstream=IPV4:PORT   of the relay's upstream (default: 127.0.0.1:7001)\n"
+	"  --threads=N            worker threads of the service (default: 1)\n"
 	"  --help\n";
 
 enum option_id {
 	OPTION_LISTEN = 256,
 	OPTION_UPSTREAM,
+	OPTION_THREADS,
 	OPTION_HELP,
 };
 
 static const struct option long_options[] = {
 	{"listen", required_argument, NULL, OPTION_LISTEN},
 	{"upstream", required_argument, NULL, OPTION_UPSTREAM},
+	{"threads", required_argument, NULL, OPTION_THREADS},
 	{"help", no_argument, NULL, OPTION_HELP},
 	{NULL, 0, NULL, 0},
 };
@@ -58,6 +61,7 @@ struct command_line {
 	const char *listen;
 	const char *upstream;
 	const char *keeper;
+	char threads[sizeof("--threads=64")];
 	char *command[COMMAND_MAX];
 	enum scenario_kind kind;
 };
@@ -72,11 +76,10 @@ static bool parse_kind(const char *text, enum scenario_kind *ret_kind)
 	return false;
 }
 
-static char one_thread[] = "--threads=1";
-
 /* Returns the exit status, or -1: go on. */
 static int command_line_parse(int argc, char **argv, struct command_line *line)
 {
+	const char *n_threads = "1";
 	int id;
 
 	while ((id = getopt_long(argc, argv, "", long_options, NULL)) >= 0) {
@@ -86,6 +89,9 @@ static int command_line_parse(int argc, char **argv, struct command_line *line)
 			break;
 		case OPTION_UPSTREAM:
 			line->upstream = optarg;
+			break;
+		case OPTION_THREADS:
+			n_threads = optarg;
 			break;
 		case OPTION_HELP:
 			return fputs(help_text, stdout) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
@@ -99,7 +105,9 @@ static int command_line_parse(int argc, char **argv, struct command_line *line)
 	}
 	line->keeper = argv[optind];
 	line->command[0] = argv[optind + 1];
-	line->command[1] = one_thread;
+	/* A number that is too long is one that the service refuses as well */
+	(void)snprintf(line->threads, sizeof(line->threads), "--threads=%s", n_threads);
+	line->command[1] = line->threads;
 	line->command[2] = argv[optind + 2];
 	return -1;
 }

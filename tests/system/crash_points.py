@@ -166,10 +166,11 @@ def make_network():
 class Runner:
     """A crash-run for one service. Answers come in the order of the plans."""
 
-    def __init__(self, net, service, program=None):
+    def __init__(self, net, service, program=None, threads=1):
         self.service = service
         command = [
             stages.built_program("crash-run"),
+            f"--threads={threads}",
             stages.built_program("holdfast-keeper"),
             program or stages.built_program("holdfastd"),
             service,

@@ -17,6 +17,7 @@ import stages
 
 # Of each kind and service; a sanitizer makes each run a second long, and thousands of calls
 SAMPLES = {"kills": 40, "two-kills": 15, "faults": 35}
+N_OF_TWO_WORKERS = 12
 SANITIZED_SAMPLES = {"kills": 15, "two-kills": 6}
 # The calls of a worker differ a little from one run to the next, and what the second process
 # adopts depends on where the first was killed
@@ -61,6 +62,17 @@ def test_peers_notice_no_point(net, service, what, seed):
     n = n_samples(what)
     with crash_points.Runner(net, service) as runner:
         check(crash_points.run_sample(runner, what, n, seed), what, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.stages("keeper")
+@pytest.mark.usefixtures("stage")
+@pytest.mark.parametrize("service", crash_points.SERVICES)
+def test_peers_notice_no_point_of_two_workers(net, service, seed):
+    """Which of them accepts differs from run to run, so fewer points are reached."""
+    n = N_OF_TWO_WORKERS
+    with crash_points.Runner(net, service, threads=2) as runner:
+        check(crash_points.run_sample(runner, "kills", n, seed), "two-kills", seed)
 
 
 @pytest.mark.slow
@@ -137,5 +149,5 @@ def test_wrong_usage_fails(arguments, plan, status):
 def test_help_names_every_option_and_outcome():
     program = conftest.or_cannot_run("crash-run", lambda: stages.built_program("crash-run"))
     text = subprocess.run([program, "--help"], capture_output=True, text=True, check=True).stdout
-    for word in "--listen --upstream --help before after show may-reset survived failed".split():
+    for word in "--listen --upstream --threads --help before after show may-reset survived failed".split():
         assert word in text
