@@ -55,24 +55,33 @@ class KilledInTakeover:
         print(f"seed {seed}")
 
     def __call__(self, instance):
-        self._begin(instance)
-        # The moment is the test's input
-        time.sleep(self._random.uniform(0, self.LONGEST_SECONDS))
-        processes = instance.family()
-        if processes:
-            outside, _, _ = self._random.choice(processes)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(outside, signal.SIGKILL)
-        instance.wait_alone()
+        kill_in_takeover(
+            instance, self._random.uniform(0, self.LONGEST_SECONDS), self._random.randrange(2)
+        )
 
-    @staticmethod
-    def _begin(instance):
-        while True:
-            instance.wait_pid_change(0)
-            # One that was killed the last time may be there for a moment yet
-            with contextlib.suppress(ProcessLookupError):
-                instance.begin_takeover()
-                return
+
+def kill_in_takeover(instance, seconds, which):
+    """A takeover in which, so long after its request, the old process (0) or the new one is
+    killed: the one there is, if there is but one."""
+    _begin_takeover(instance)
+    time.sleep(seconds)  # The moment is the test's input
+    processes = instance.family()
+    killed = 0
+    if processes:
+        outside, killed, _ = processes[which % len(processes)]
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(outside, signal.SIGKILL)
+    # It is there for a moment yet
+    instance.wait_alone(killed)
+
+
+def _begin_takeover(instance):
+    while True:
+        instance.wait_pid_change(0)
+        # One that was killed the last time may be there for a moment yet
+        with contextlib.suppress(ProcessLookupError):
+            instance.begin_takeover()
+            return
 
 
 class Storm:

@@ -41,9 +41,14 @@ def build_directory():
 
 def has_sanitizer():
     """Whether the build under test is one of a sanitizer's."""
+    return sanitizer() != "none"
+
+
+def sanitizer():
+    """As meson's b_sanitize has it."""
     options = build_directory() / "meson-info" / "intro-buildoptions.json"
     values = {o["name"]: o["value"] for o in json.loads(options.read_text(encoding="utf-8"))}
-    return values["b_sanitize"] != "none"
+    return values["b_sanitize"]
 
 
 def built_program(name):

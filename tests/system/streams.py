@@ -215,7 +215,7 @@ class Loop:
 
     def add(self, pump):
         """Drives pump from now on. Returns it."""
-        self._call(lambda: self._add(pump))
+        self.call(lambda: self._add(pump))
         return pump
 
     def add_listener(self, listener, make_pump):
@@ -226,7 +226,7 @@ class Loop:
             self._listeners[listener.fileno()] = (listener, make_pump)
             self._epoll.register(listener, select.EPOLLIN)
 
-        self._call(register)
+        self.call(register)
 
     def remove_listener(self, listener):
         """Accepts no more from listener, which is the caller's again."""
@@ -235,15 +235,15 @@ class Loop:
             if self._listeners.pop(listener.fileno(), None):
                 self._epoll.unregister(listener)
 
-        self._call(unregister)
+        self.call(unregister)
 
     def finish(self, *pumps):
         """Lets pumps that send without end come to theirs."""
-        self._call(lambda: [pump.stop_sending() for pump in pumps])
+        self.call(lambda: [pump.stop_sending() for pump in pumps])
 
     def abort(self, *pumps):
         """Resets the connections of pumps."""
-        self._call(lambda: [pump.abort() for pump in pumps if not pump.is_done])
+        self.call(lambda: [pump.abort() for pump in pumps if not pump.is_done])
 
     def set_receiving(self, pump, receiving):
         """Makes pump stop reading (its peer then meets a full window), or go on."""
@@ -251,7 +251,13 @@ class Loop:
         def change():
             pump.receiving = receiving
 
-        self._call(change)
+        self.call(change)
+
+    def call(self, function):
+        """Runs function in the loop, and then looks anew at what each pump waits for."""
+        with self._changed:
+            self._calls.append(function)
+        os.eventfd_write(self._wake_fd, 1)
 
     def wait(self, predicate, timeout=30):
         """Waits until predicate() holds; it is tried whenever a pump has moved."""
@@ -308,11 +314,6 @@ class Loop:
         os.close(self._wake_fd)
 
     # What runs in the thread
-
-    def _call(self, function):
-        with self._changed:
-            self._calls.append(function)
-        os.eventfd_write(self._wake_fd, 1)
 
     def _add(self, pump):
         fd = pump.sock.fileno()
