@@ -11,6 +11,9 @@
 #include "base/pipe.h"
 #include "base/socket.h"
 
+/* Signals do not come so often that more calls than these would be in vain. */
+#define URGENT_ATTEMPTS_MAX 1000
+
 void flow_init(struct flow *flow, struct peer *source, struct peer *sink,
 	       struct ledger_slot *record, unsigned index)
 {
@@ -55,6 +58,23 @@ static void return_pipe_if_empty(struct flow *flow, struct pipe_pool *pool)
 }
 
 /*
+ * Takes a byte from the urgent mark, where it is known to be. There the kernel says
+ * EAGAIN to who has a signal to take, be it a SIGSTOP or a tracer's; the next call comes
+ * after it (tcp_recvmsg_locked() in net/ipv4/tcp.c).
+ */
+static void take_urgent(struct flow *flow)
+{
+	ssize_t n;
+	char byte;
+
+	for (int i = 0; i < URGENT_ATTEMPTS_MAX; i++) {
+		n = recv(flow->source->fd, &byte, 1, MSG_DONTWAIT);
+		if (n >= 0 || (errno != EAGAIN && errno != EINTR))
+			return;
+	}
+}
+
+/*
  * Carries the byte at the urgent mark into the pipe by hand. The ledger says first that
  * it is in hand, where it is in the stream, and how much the pipe held: so flow_settle()
  * can tell whether it is in the pipe, and whether it is still in the socket as well.
@@ -75,7 +95,7 @@ static ssize_t pass_urgent(struct flow *flow)
 	atomic_fetch_or(&flow->record->flags, urgent_flag(flow));
 	if (write(flow->pipe->fd, &byte, 1) == 1) {
 		/* It was peeked a moment ago and nobody else reads: it is there */
-		(void)recv(flow->source->fd, &byte, 1, MSG_DONTWAIT);
+		take_urgent(flow);
 		atomic_fetch_and(&flow->record->flags, ~urgent_flag(flow));
 		return 1;
 	}
@@ -99,7 +119,6 @@ void flow_settle_urgent(struct flow *flow)
 {
 	struct ledger_flow *record = flow_record(flow);
 	struct socket_counts counts;
-	char byte;
 
 	if (!(flow->record->flags & urgent_flag(flow)))
 		return;
@@ -107,7 +126,7 @@ void flow_settle_urgent(struct flow *flow)
 	    socket_get_counts(flow->source->fd, &counts) == 0 &&
 	    is_still_there(flow, &counts, record->urgent_at))
 		/* In the pipe and in the socket too: the one in the socket goes */
-		(void)recv(flow->source->fd, &byte, 1, MSG_DONTWAIT);
+		take_urgent(flow);
 	atomic_fetch_and(&flow->record->flags, ~urgent_flag(flow));
 }
 
