@@ -151,7 +151,7 @@ static void report(const struct auditor *auditor)
 	result.n_unlisted = n - result.n_rows;
 	for (unsigned i = 0; i < auditor->shared->n_workers; i++)
 		audit_add_tally(&result.tally, &auditor->parts[i].tally);
-	if (result.n_rows > 0)
+	if (auditor->rows)
 		qsort(auditor->rows, result.n_rows, sizeof(*auditor->rows), compare_rows);
 	auditor->order.done(auditor->order.userdata, &result);
 }
