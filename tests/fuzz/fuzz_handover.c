@@ -111,7 +111,7 @@ static void say(int socket, struct input *input)
 {
 	uint8_t what = input_byte(input);
 	struct handover message = {.type = what % 12};
-	int fds[FDS_MAX];
+	int fds[FDS_MAX] = {0};
 	uint32_t n;
 
 	if (what & 0x80) {
