@@ -9,6 +9,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -663,6 +666,75 @@ static void urgent_byte_waits_where_the_pipe_is_full(void **state)
 	assert_int_equal(found[n - 1], 'z');
 }
 
+/* ---- under a hail of signals ---- */
+
+static void take_signal(int number)
+{
+	(void)number;
+}
+
+/* Sends signals to a thread for as long as it is wanted. */
+struct hail {
+	pthread_t from, to;
+	_Atomic bool is_wanted, is_falling, is_over;
+};
+
+static void *rain(void *userdata)
+{
+	struct hail *hail = userdata;
+
+	while (!hail->is_over) {
+		hail->is_falling = hail->is_wanted;
+		if (hail->is_falling)
+			(void)pthread_kill(hail->to, SIGUSR1);
+	}
+	return NULL;
+}
+
+static void begin_hail(struct hail *hail)
+{
+	struct sigaction action = {.sa_handler = take_signal, .sa_flags = SA_RESTART};
+
+	*hail = (struct hail){.to = pthread_self()};
+	(void)must(sigaction(SIGUSR1, &action, NULL));
+	assert_int_equal(pthread_create(&hail->from, NULL, rain, hail), 0);
+}
+
+static void end_hail(struct hail *hail)
+{
+	hail->is_over = true;
+	assert_int_equal(pthread_join(hail->from, NULL), 0);
+}
+
+/* Waits until it has begun, or has ended. */
+static void set_hail(struct hail *hail, bool is_wanted)
+{
+	hail->is_wanted = is_wanted;
+	while (hail->is_falling != is_wanted)
+		(void)sched_yield();
+}
+
+/* Where the byte is peeked, recv(2) may say EAGAIN to a thread that has a signal to take.
+ */
+static void urgent_byte_is_carried_once_under_signals(void **state)
+{
+	enum { ROUNDS = 3000 };
+	struct stage *stage = *state;
+	static struct hail hail; /* which goes on where an assertion fails */
+
+	begin_hail(&hail);
+	for (int i = 0; i < ROUNDS; i++) {
+		send_urgent(stage, '!');
+		set_hail(&hail, true);
+		move_all(stage);
+		set_hail(&hail, false);
+		send_text(stage, ".");
+		move_all(stage);
+		expect_text(stage->to, "!.");
+	}
+	end_hail(&hail);
+}
+
 /* Where a process may end that has an urgent byte in hand. */
 enum urgent_step {
 	URGENT_ANNOUNCED, /* the ledger says so, and nothing has been done */
@@ -835,6 +907,7 @@ int main(void)
 		TCP(urgent_byte_before_the_end_is_carried),
 		TCP(urgent_byte_before_a_reset_is_carried),
 		TCP(urgent_byte_waits_where_the_pipe_is_full),
+		TCP(urgent_byte_is_carried_once_under_signals),
 		TCP(urgent_byte_in_hand_is_carried_once_wherever_it_is_cut),
 		TCP(urgent_byte_in_hand_is_carried_once_before_the_end),
 		TCP(urgent_byte_in_hand_is_carried_once_before_a_reset),
