@@ -71,7 +71,7 @@ def count_of(stage, port, section, name):
 @pytest.mark.parametrize(
     "disturb, seconds_min, n_min",
     # A sanitizer makes a takeover take longer than a second
-    [(disturbances.killed, 20, 20), (disturbances.taken_over, 6, 2)],
+    [(disturbances.killed, 10, 10), (disturbances.taken_over, 6, 2)],
 )
 def test_redis_benchmark_sees_no_failure_and_no_reconnect(
     stage, disturb, seconds_min, n_min

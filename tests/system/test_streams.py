@@ -284,7 +284,7 @@ def wait_for_zombie(pid):
 def test_no_byte_is_lost_under_continuous_kills(stage, service):
     """SIGKILL again and again, wherever it hits, under streams that never rest."""
     # A restart takes systemd some 100 ms, the keeper a few
-    n_kills = 150 if stage.machine else 600
+    n_kills = 100 if stage.machine else 300
     with contextlib.ExitStack() as stack:
         upstream = stack.enter_context(stage.upstream())
         loop = stack.enter_context(streams.Loop())
