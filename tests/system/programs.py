@@ -45,7 +45,10 @@ for place in tmp run var/lib var/log; do
 done
 mkdir -p "$root/run/sshd" "$root/var/log/nginx" "$root/var/lib/nginx"
 mount --bind "$shared" "$root/mnt"
-exec chroot "$root" "$@"
+# No exec: this shell is the init of the processes, and ends with its parent. A program that
+# changes its user would not (PR_SET_PDEATHSIG), and leave its children behind
+chroot "$root" "$@" || exit
+exit 0
 """
 
 
