@@ -297,12 +297,14 @@ PLANS = {"kills": kill_plans, "two-kills": two_kill_plans, "faults": fault_plans
 
 
 def sample(plans, n, chance):
-    """n of them (0: all), about as far apart as may be, from a random one on."""
+    """n of them (0: all): a random one out of each of n equal parts.
+
+    Not every n-th, which of pairs could all have the same second half."""
     plans = plans if isinstance(plans, Product) else list(plans)
     if n == 0 or n >= len(plans):
         return plans
-    begin = chance.randrange(len(plans))
-    return [plans[(begin + i * len(plans) // n) % len(plans)] for i in range(n)]
+    bounds = [i * len(plans) // n for i in range(n + 1)]
+    return [plans[chance.randrange(*part)] for part in zip(bounds, bounds[1:])]
 
 
 # Sums

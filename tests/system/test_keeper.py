@@ -132,6 +132,9 @@ class Keeper:
                 self.lines.append(line.rstrip("\n"))
                 self.changed.notify_all()
 
+    def said(self):
+        return "\n".join(list(self.lines))
+
     def find(self, pattern):
         return [line for line in list(self.lines) if re.search(pattern, line)]
 
@@ -139,12 +142,16 @@ class Keeper:
         """Waits for the n-th line that has pattern."""
         with self.changed:
             found = self.changed.wait_for(lambda: len(self.find(pattern)) >= n, PATIENCE)
-        assert found, f"no line {n} of {pattern!r} in:\n" + "\n".join(self.lines)
+        assert found, f"no line {n} of {pattern!r} in:\n" + self.said()
         return self.find(pattern)[n - 1]
 
     def probe(self):
         """The next start of the service."""
-        self.probes.append(Probe(self.control.accept()[0]))
+        try:
+            connection = self.control.accept()[0]
+        except TimeoutError as error:
+            raise AssertionError("the service was not started:\n" + self.said()) from error
+        self.probes.append(Probe(connection))
         return self.probes[-1]
 
     def pid(self):
@@ -850,6 +857,8 @@ def test_stale_socket_is_no_obstacle(start):
     keeper.kill(probe)
     probe.tell("exit", status=0)
     probe.wait_death()
+    # A process that ends closes its files one by one: the listener may still be there
+    wait_until(lambda: not is_alive(probe.pid), "the probe does not end")
     again = start(f"--listen={keeper.address}")
     again.probe()
     with connect(keeper):
