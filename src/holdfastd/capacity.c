@@ -1,14 +1,20 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "holdfastd/capacity.h"
 
+#include <fcntl.h>
 #include <sched.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
+#include "base/fd.h"
 #include "base/log.h"
 #include "holdfastd/messages.h"
 
 /* Fds that are nobody's connection: standard ones, epolls, listeners, logs, spares. */
 #define FILES_RESERVED 64
+
+/* Files for which there is room from the start, at eight bytes each: 512 KiB. */
+#define FILE_TABLE_MAX 65536ul
 
 /* Fds of one connection at its worst: its sockets, and a pipe for each flow. */
 static unsigned files_per_connection(enum service_kind service)
@@ -33,6 +39,16 @@ unsigned long capacity_raise_files(void)
 	/* Up to the hard limit it is always allowed */
 	(void)setrlimit(RLIMIT_NOFILE, &limit);
 	return limit.rlim_cur == RLIM_INFINITY ? CONNECTIONS_MAX * 8UL : limit.rlim_cur;
+}
+
+void capacity_grow_file_table(void)
+{
+	unsigned long files = capacity_raise_files();
+
+	if (files > FILE_TABLE_MAX)
+		files = FILE_TABLE_MAX;
+	/* Where it fails the table grows by and by */
+	(void)fd_close(fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, (int)files - 1));
 }
 
 unsigned capacity_get_connections(const struct options *options, unsigned long files)

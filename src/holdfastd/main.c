@@ -12,6 +12,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "holdfastd/capacity.h"
 #include "holdfastd/listener.h"
 #include "holdfastd/messages.h"
 #include "holdfastd/options.h"
@@ -174,6 +175,7 @@ int main(int argc, char *argv[])
 	if (r != EXIT_SUCCESS)
 		return r;
 	server_block_signals();
+	capacity_grow_file_table(); /* before there are threads */
 	r = log_start();
 	if (r < 0) {
 		log_line(LOG_ERR, MESSAGE_NOT_STARTED, "Can't start the log thread: %s",
