@@ -5,17 +5,15 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/fd.h"
 #include "base/socket.h"
 
-/* Fds kept back, so that an entry can be looked at (and reset) when no others are left. */
-#define RESERVE_FDS (PARCEL_FDS_MAX + 2)
-
 struct adoption {
 	struct vault *vault;
 	struct adopt_report *report;
-	int reserve[RESERVE_FDS];
+	struct rlimit files; /* as it was: see reserve_take() */
 	int error; /* the first one that is_want() of: the process can't go on */
 };
 
@@ -29,19 +27,23 @@ static bool is_want(int error)
 	       error == -ENFILE;
 }
 
+/*
+ * Keeps fds back, so that a message can be looked at (and its connections reset) when no
+ * others are left: new ones stay below the limit less so many, until those are released.
+ */
 static void reserve_take(struct adoption *adoption)
 {
-	/* A slot that can't be had now will be missed only in a process that is full
-	 * anyway */
-	for (size_t i = 0; i < RESERVE_FDS; i++)
-		if (adoption->reserve[i] < 0)
-			adoption->reserve[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	struct rlimit files = adoption->files;
+
+	if (files.rlim_cur > PARCEL_PACK_FDS_MAX)
+		files.rlim_cur -= PARCEL_PACK_FDS_MAX;
+	/* To lower it, or to have it back, is always allowed */
+	(void)setrlimit(RLIMIT_NOFILE, &files);
 }
 
 static void reserve_release(struct adoption *adoption)
 {
-	for (size_t i = 0; i < RESERVE_FDS; i++)
-		adoption->reserve[i] = fd_close(adoption->reserve[i]);
+	(void)setrlimit(RLIMIT_NOFILE, &adoption->files);
 }
 
 static void abort_entry(struct parcel_entry *entry)
@@ -118,16 +120,19 @@ static void adopt_entry(struct adoption *adoption, uint32_t index,
 	parcel_entry_done(entry);
 }
 
-/* No fd slots left for an entry's fds: use the reserve to reset it, and say so. */
-static int refuse_crowded(struct adoption *adoption, uint32_t index)
+/* No fd slots left for the fds of a message: use the reserve to reset it, and say so. */
+static int refuse_crowded(struct adoption *adoption, struct parcel_reader *reader,
+			  struct vault_parcel *parcel)
 {
-	struct vault_parcel *parcel = &adoption->vault->parcels[index];
-	struct parcel_entry entry;
 	int r;
 
 	reserve_release(adoption);
-	r = parcel_peek(parcel->store_fd, &entry);
-	if (r == PARCEL_ENTRY || r == PARCEL_DAMAGED) {
+	do {
+		struct parcel_entry entry;
+
+		r = parcel_peek(reader, &entry);
+		if (r != PARCEL_ENTRY && r != PARCEL_DAMAGED)
+			break;
 		if (judge(adoption->vault, &entry.label) != ENTRY_ENDED) {
 			adoption->report->n_damaged++;
 			abort_entry(&entry);
@@ -135,37 +140,39 @@ static int refuse_crowded(struct adoption *adoption, uint32_t index)
 		parcel_entry_done(&entry);
 		parcel->n_entries++;
 		parcel->n_dead++;
-	}
+	} while (parcel_has_more(reader));
 	reserve_take(adoption);
 	return r == PARCEL_CROWDED ? -EMFILE : r;
 }
 
 static void adopt_entries(struct adoption *adoption, uint32_t index)
 {
-	int store_fd = adoption->vault->parcels[index].store_fd;
+	struct vault_parcel *parcel = &adoption->vault->parcels[index];
+	struct parcel_reader reader;
 	int r;
 
-	r = parcel_rewind(store_fd, 0);
+	r = parcel_rewind(parcel->store_fd, 0);
 	if (r < 0) {
 		/* It is no socket: somebody else's */
 		adoption->report->n_damaged++;
 		return;
 	}
-	for (;;) {
+	parcel_reader_init(&reader, parcel->store_fd);
+	do {
 		struct parcel_entry entry;
 
-		r = parcel_peek(store_fd, &entry);
+		r = parcel_peek(&reader, &entry);
 		if (r == PARCEL_CROWDED)
-			r = refuse_crowded(adoption, index);
+			r = refuse_crowded(adoption, &reader, parcel);
 		else if (r > 0)
 			adopt_entry(adoption, index, &entry);
 		if (is_want(r))
 			adoption->error = r;
 		else if (r < 0)
 			adoption->report->n_damaged++;
-		if (r <= 0)
-			return;
-	}
+	} while (r > 0);
+	parcel->n_messages = reader.n_messages;
+	parcel_reader_done(&reader);
 }
 
 static void adopt_parcel(struct adoption *adoption, uint32_t index, int fd)
@@ -336,12 +343,14 @@ static void abort_entries_of_lost(struct adoption *adoption, uint32_t index)
 {
 	struct vault *vault = adoption->vault;
 	int store_fd = vault->parcels[index].store_fd;
+	struct parcel_reader reader;
 	struct parcel_entry entry;
 	int r;
 
 	if (parcel_rewind(store_fd, 0) < 0)
 		return;
-	while ((r = parcel_peek(store_fd, &entry)) > 0 && r != PARCEL_CROWDED) {
+	parcel_reader_init(&reader, store_fd);
+	while ((r = parcel_peek(&reader, &entry)) > 0 && r != PARCEL_CROWDED) {
 		const struct label *label = &entry.label;
 
 		if (label_is_sane(label, vault->n_adopted) &&
@@ -353,6 +362,7 @@ static void abort_entries_of_lost(struct adoption *adoption, uint32_t index)
 		}
 		parcel_entry_done(&entry);
 	}
+	parcel_reader_done(&reader);
 }
 
 /* To be closed would be an end to their peers; what can't be continued must look like it.
@@ -428,8 +438,8 @@ int vault_adopt(struct vault *vault, const struct stored_fd *fds, size_t n,
 	struct adoption adoption = {.vault = vault, .report = &report};
 	int r;
 
-	for (size_t i = 0; i < RESERVE_FDS; i++)
-		adoption.reserve[i] = -EBADF;
+	if (getrlimit(RLIMIT_NOFILE, &adoption.files) < 0)
+		return -errno;
 	reserve_take(&adoption);
 	r = adopt_ledger(&adoption, fds, n);
 	if (r == 0)

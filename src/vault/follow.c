@@ -202,25 +202,27 @@ static void step(struct look *look)
 static int peek_entries(struct vault *vault, uint32_t index, struct look *look)
 {
 	struct vault_parcel *parcel = &vault->parcels[index];
+	struct parcel_reader reader;
+	struct parcel_entry entry;
+	int r;
 
-	for (;;) {
-		struct parcel_entry entry;
-		int r = parcel_peek(parcel->store_fd, &entry);
-
-		if (r == PARCEL_CROWDED)
-			return -EMFILE;
-		/* -EBADMSG: what is behind it can't be reached, by no process */
-		if (r == PARCEL_END || r == -EBADMSG)
-			return 0;
-		if (r < 0)
-			return r;
+	parcel_reader_init(&reader, parcel->store_fd);
+	while ((r = parcel_peek(&reader, &entry)) > 0) {
+		if (r == PARCEL_CROWDED) {
+			r = -EMFILE;
+			break;
+		}
 		step(look);
 		parcel->n_entries++;
 		r = judge(vault, index, &entry);
 		parcel_entry_done(&entry);
 		if (r < 0)
-			return r;
+			break;
 	}
+	parcel->n_messages += reader.n_messages;
+	parcel_reader_done(&reader);
+	/* -EBADMSG: what is behind it can't be reached, by no process */
+	return r == -EBADMSG ? 0 : r;
 }
 
 /* A parcel to which nothing can be added need not be looked at twice. */

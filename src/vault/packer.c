@@ -52,9 +52,20 @@ void packer_rotate_if_wanted(struct packer *packer)
 		seal_current(packer);
 }
 
-/* Adds an entry to the current parcel, or to a new one where that is full. */
-static int append(struct packer *packer, const struct label *label, const int *fds,
-		  int n_fds, struct vault_parcel **ret_parcel)
+/* Entries that the current parcel still takes, or the next one where there is none. */
+static uint32_t room(const struct packer *packer)
+{
+	uint32_t n;
+
+	if (packer->current < 0)
+		return PARCEL_ENTRIES_MAX;
+	n = packer->vault->parcels[packer->current].n_entries;
+	return n < PARCEL_ENTRIES_MAX ? PARCEL_ENTRIES_MAX - n : PARCEL_ENTRIES_MAX;
+}
+
+/* Adds n entries to the current parcel, or to a new one where that is full. */
+static int append(struct packer *packer, const struct label *labels, uint32_t n,
+		  const int *fds, struct vault_parcel **ret_parcel)
 {
 	for (;;) {
 		struct vault_parcel *parcel;
@@ -66,11 +77,12 @@ static int append(struct packer *packer, const struct label *label, const int *f
 				return packer->current;
 		}
 		parcel = &packer->vault->parcels[packer->current];
-		r = parcel->n_entries < PARCEL_ENTRIES_MAX
-			    ? parcel_put(parcel->send_fd, label, fds, n_fds)
+		r = parcel->n_entries + n <= PARCEL_ENTRIES_MAX
+			    ? parcel_put(parcel->send_fd, labels, n, fds)
 			    : -EAGAIN;
 		if (r == 0) {
-			parcel->n_entries++;
+			parcel->n_messages++;
+			parcel->n_entries += n;
 			*ret_parcel = parcel;
 			return 0;
 		}
@@ -82,27 +94,22 @@ static int append(struct packer *packer, const struct label *label, const int *f
 	}
 }
 
-static struct label make_label(const struct vault *vault, uint32_t slot,
-			       uint32_t generation)
-{
-	return (struct label){
-		.version = LABEL_VERSION,
-		.kind = vault->ledger.slots[slot].state,
-		.slot = slot,
-		.generation = generation,
-	};
-}
-
 int packer_put(struct packer *packer, uint32_t slot, uint32_t generation, const int *fds,
 	       int n_fds)
 {
 	struct vault *vault = packer->vault;
-	struct label label = make_label(vault, slot, generation);
+	struct label label = {
+		.version = LABEL_VERSION,
+		.kind = vault->ledger.slots[slot].state,
+		.slot = slot,
+		.generation = generation,
+		.n_fds = (uint32_t)n_fds,
+	};
 	struct vault_parcel *parcel;
 	uint32_t old;
 	int r;
 
-	r = append(packer, &label, fds, n_fds, &parcel);
+	r = append(packer, &label, 1, fds, &parcel);
 	if (r < 0)
 		return r;
 	/* Before the old entry is counted dead: its parcel may go at that moment */
@@ -114,22 +121,47 @@ int packer_put(struct packer *packer, uint32_t slot, uint32_t generation, const 
 	return 0;
 }
 
-int packer_move(struct packer *packer, const struct parcel_entry *entry, uint32_t from)
+/* Of entries that were put into parcel: those that are still their slots' valid ones are
+ * there now. */
+static void note_moved(struct packer *packer, struct vault_parcel *parcel,
+		       const struct label *labels, uint32_t n, uint32_t from)
 {
 	struct vault *vault = packer->vault;
-	uint32_t expected = from + 1;
-	struct vault_parcel *parcel;
-	int r;
 
-	r = append(packer, &entry->label, entry->fds, entry->n_fds, &parcel);
-	if (r < 0)
-		return r;
-	if (atomic_compare_exchange_strong(&vault->locations[entry->label.slot],
-					   &expected, (uint32_t)packer->current + 1))
-		return 0;
-	/* It died or moved in between: what was put is a copy that nobody asks for */
-	atomic_fetch_add(&parcel->n_dead, 1);
-	return -ESTALE;
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t expected = from + 1;
+
+		if (atomic_compare_exchange_strong(&vault->locations[labels[i].slot],
+						   &expected,
+						   (uint32_t)packer->current + 1))
+			vault->parcels[from].n_moved++;
+		else
+			/* It died or moved in between: what was put is a copy that nobody
+			 * asks for */
+			atomic_fetch_add(&parcel->n_dead, 1);
+	}
+}
+
+int packer_move(struct packer *packer, const struct parcel_pack *pack, uint32_t from)
+{
+	const struct label *labels = pack->labels;
+	const int *fds = pack->fds;
+	uint32_t n_left = pack->n_entries;
+
+	while (n_left > 0) {
+		uint32_t n = n_left < room(packer) ? n_left : room(packer);
+		struct vault_parcel *parcel;
+		int r = append(packer, labels, n, fds, &parcel);
+
+		if (r < 0)
+			return r;
+		note_moved(packer, parcel, labels, n, from);
+		for (uint32_t i = 0; i < n; i++)
+			fds += labels[i].n_fds;
+		labels += n;
+		n_left -= n;
+	}
+	return 0;
 }
 
 void packer_free_slot(struct packer *packer, uint32_t slot)

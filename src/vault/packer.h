@@ -64,6 +64,9 @@ void packer_free_slot(struct packer *packer, uint32_t slot);
 /* Gives the current parcel away if the main thread has asked for it. */
 void packer_rotate_if_wanted(struct packer *packer);
 
-/* Main thread: moves a live entry (borrowed fds) here from parcel number from. Returns 0,
- * -ESTALE if it died or moved meanwhile, or like packer_put(). */
-int packer_move(struct packer *packer, const struct parcel_entry *entry, uint32_t from);
+/*
+ * Main thread: moves the pack's entries, which it keeps, here from parcel number from.
+ * Those that have died or moved meanwhile stay dead. Returns 0, or as packer_put(): then
+ * some may have been moved.
+ */
+int packer_move(struct packer *packer, const struct parcel_pack *pack, uint32_t from);

@@ -7,6 +7,10 @@
 #include "vault/packer.h"
 #include "vault/vault.h"
 
+static_assert(VAULT_MERGE_BELOW / PARCEL_PACK_MAX + 2 <
+		      VAULT_MERGE_BELOW / SWEEP_LOOSE_BELOW,
+	      "what has been packed is not to be packed again");
+
 /* Whether dead entries are the most: worth a sweep now, not only at a tick. */
 static bool is_mostly_dead(uint32_t n_dead, uint32_t n_entries)
 {
@@ -26,51 +30,88 @@ static bool is_valid_here(const struct vault *vault, const struct label *label,
 	       vault->locations[label->slot] == index + 1;
 }
 
-/* Puts the entry at the peek offset elsewhere. Returns a parcel_peek() result, 0 only at
- * the end. */
-static int move_entry(struct vault *vault, uint32_t index)
-{
-	struct vault_parcel *parcel = &vault->parcels[index];
-	struct parcel_entry entry;
-	int peeked = parcel_peek(parcel->store_fd, &entry), r = 0;
+/* A parcel that is being emptied. */
+struct move {
+	struct vault *vault;
+	uint32_t index;
+	struct parcel_pack pack; /* what is to be put elsewhere next */
+};
 
-	if (peeked <= 0)
-		return peeked;
-	if (peeked == PARCEL_CROWDED)
-		return -EMFILE;
-	if (peeked == PARCEL_ENTRY && is_valid_here(vault, &entry.label, index)) {
-		r = packer_move(vault->packer, &entry, index);
-		if (r == 0)
-			parcel->n_moved++;
-	}
-	parcel_entry_done(&entry);
-	return r < 0 && r != -ESTALE ? r : peeked;
+/* Puts elsewhere what has come together. Returns 0 or a negative errno. */
+static int put_pack(struct move *move)
+{
+	int r = 0;
+
+	if (move->pack.n_entries > 0)
+		r = packer_move(move->vault->packer, &move->pack, move->index);
+	parcel_pack_done(&move->pack);
+	return r;
+}
+
+/* Takes over what is valid in the message at the peek offset. Returns a parcel_peek()
+ * result, 0 only at the end. */
+static int move_message(struct move *move)
+{
+	struct parcel_reader reader;
+	int r;
+
+	parcel_reader_init(&reader, move->vault->parcels[move->index].store_fd);
+	do {
+		struct parcel_entry entry;
+
+		r = parcel_peek(&reader, &entry);
+		if (r == PARCEL_CROWDED)
+			r = -EMFILE;
+		if (r <= 0)
+			break;
+		if (r == PARCEL_ENTRY &&
+		    is_valid_here(move->vault, &entry.label, move->index)) {
+			parcel_pack_add(&move->pack, &entry);
+			if (move->pack.n_entries == PARCEL_PACK_MAX) {
+				int put = put_pack(move);
+
+				r = put < 0 ? put : r;
+			}
+		}
+		parcel_entry_done(&entry);
+	} while (r > 0 && parcel_has_more(&reader));
+	parcel_reader_done(&reader);
+	return r;
+}
+
+/* Whether one of the labels is of an entry that is valid here. */
+static bool any_valid_here(const struct move *move, const struct label *labels, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (is_valid_here(move->vault, &labels[i], move->index))
+			return true;
+	return false;
 }
 
 /* Puts what is alive in parcel number index elsewhere. Returns 0 or a negative errno. */
 static int move_entries(struct vault *vault, uint32_t index)
 {
 	struct vault_parcel *parcel = &vault->parcels[index];
-	int r;
+	struct move move = {.vault = vault, .index = index};
+	int r, put;
 
 	r = parcel_rewind(parcel->store_fd, 0);
 	if (r < 0)
 		return r;
-	for (;;) {
-		struct label label;
+	do {
+		struct label labels[PARCEL_PACK_MAX];
+		size_t n;
 
 		/* Most are dead, and to have their fds and close them takes time */
-		r = parcel_peek_label(parcel->store_fd, &label);
-		if (r <= 0)
-			return r;
-		if (r != PARCEL_ENTRY || !is_valid_here(vault, &label, index))
+		r = parcel_peek_labels(parcel->store_fd, labels, &n);
+		if (r != PARCEL_ENTRY || !any_valid_here(&move, labels, n))
 			continue;
-		r = parcel_step_back(parcel->store_fd);
+		r = parcel_step_back(parcel->store_fd, n);
 		if (r == 0)
-			r = move_entry(vault, index);
-		if (r <= 0)
-			return r;
-	}
+			r = move_message(&move);
+	} while (r > 0);
+	put = put_pack(&move);
+	return r < 0 ? r : put;
 }
 
 static bool has_room_for(struct vault *vault, const struct vault_parcel *parcel)
@@ -121,15 +162,33 @@ static bool is_worth_a_sweep(const struct vault_parcel *parcel, bool tick)
 	return tick && n_dead > 0 && n_dead == parcel->n_dead_at_tick;
 }
 
+/*
+ * Whether its entries were put one by one, or nearly so, and have rested for a tick: to
+ * pack them saves the kernel's memory, and time at the next start. What has been packed
+ * is loose no more, since there are at least VAULT_MERGE_BELOW of them.
+ */
+static bool is_loose(const struct vault_parcel *parcel)
+{
+	return parcel->state == PARCEL_SEALED &&
+	       parcel->n_dead == parcel->n_dead_at_tick &&
+	       parcel->n_messages > parcel->n_entries / SWEEP_LOOSE_BELOW;
+}
+
 void sweep_all(struct vault *vault, bool tick)
 {
+	uint32_t n_packed = 0;
+
 	for (uint32_t i = 0; i < vault->parcels_end; i++) {
 		struct vault_parcel *parcel = &vault->parcels[i];
 
 		if (parcel->state == PARCEL_NONE)
 			continue;
-		if (is_worth_a_sweep(parcel, tick))
+		if (is_worth_a_sweep(parcel, tick)) {
 			sweep(vault, i);
+		} else if (tick && n_packed < SWEEP_PACKED_PER_TICK && is_loose(parcel)) {
+			sweep(vault, i);
+			n_packed++;
+		}
 	}
 }
 

@@ -11,9 +11,15 @@
 
 struct vault;
 
+/* A parcel with fewer entries to a message than this, on average, is worth packing. */
+#define SWEEP_LOOSE_BELOW 8
+/* Parcels that are packed at one tick: each takes the main thread about a ms. */
+#define SWEEP_PACKED_PER_TICK 4
+
 /*
  * Sweeps each sealed parcel that is worth it: most of it is dead, or little of it is
- * left. At a tick, also one that has dead entries and had no death since the last tick.
+ * left. At a tick, also those that have dead entries and had no death since the last
+ * tick, and some of those whose entries were put one by one: to pack them.
  */
 void sweep_all(struct vault *vault, bool tick);
 

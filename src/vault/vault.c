@@ -149,6 +149,7 @@ static int upload_parcel(struct vault *vault, uint32_t index)
 	parcel->send_fd = take_fd(&send_fd);
 	parcel->store_fd = take_fd(&store_fd);
 	parcel->n_entries = 0;
+	parcel->n_messages = 0;
 	parcel->n_dead = 0;
 	parcel->n_moved = parcel->n_dead_at_tick = 0;
 	parcel->owner = NULL;

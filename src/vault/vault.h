@@ -63,6 +63,7 @@ struct vault_parcel {
 	int send_fd;            /* -EBADF when adopted */
 	int store_fd;
 	_Atomic uint32_t n_entries; /* shared; written by its packer until it is sealed */
+	uint32_t n_messages;        /* its packer's until it is sealed */
 	_Atomic uint32_t n_dead;    /* shared */
 	uint32_t n_moved;           /* main thread */
 	uint32_t n_dead_at_tick;    /* main thread: n_dead at the last tick */

@@ -68,38 +68,58 @@ int stored_ledger(struct input *input)
 	return fd;
 }
 
-static void put_entry(int send_fd, struct input *input)
+/* Adds an entry with a label of any content to the message that is to be put next. */
+static void add_entry(struct parcel_pack *pack, struct input *input)
 {
 	uint8_t what = input_byte(input);
-	struct label label = {
-		.version = what & 0x40 ? input_u32(input) : LABEL_VERSION,
-		.kind = choose_state(what),
-		.slot = what & 0x20 ? input_u32(input) : input_byte(input) % STORED_SLOTS,
-		.generation = input_byte(input) % 4,
+	struct parcel_entry entry = {
+		.label =
+			{
+				.version = what & 0x40 ? input_u32(input) : LABEL_VERSION,
+				.kind = choose_state(what),
+				.slot = what & 0x20 ? input_u32(input)
+						    : input_byte(input) % STORED_SLOTS,
+				.generation = input_byte(input) % 4,
+			},
+		.fds = {-EBADF, -EBADF},
+		.n_fds = what & 4 ? 2 : 1,
 	};
-	int fds[2] = {-EBADF, -EBADF}, n = what & 4 ? 2 : 1;
 
 	if (what & 8) {
-		if (pipe_open_both_ends(&fds[0]) < 0)
+		if (pipe_open_both_ends(&entry.fds[0]) < 0)
 			abort();
-		n = 1;
-	} else if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0) {
+		entry.n_fds = 1;
+	} else if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, entry.fds) < 0) {
 		abort();
+	} else if (entry.n_fds == 1) {
+		entry.fds[1] = fd_close(entry.fds[1]);
 	}
-	(void)parcel_put(send_fd, &label, fds, n);
-	(void)fd_close(fds[0]);
-	(void)fd_close(fds[1]);
+	entry.label.n_fds = (uint32_t)entry.n_fds;
+	parcel_pack_add(pack, &entry);
+}
+
+static void put_pack(int send_fd, struct parcel_pack *pack)
+{
+	if (pack->n_entries > 0)
+		(void)parcel_put(send_fd, pack->labels, pack->n_entries, pack->fds);
+	parcel_pack_done(pack);
 }
 
 int stored_parcel(struct input *input, int *ret_send_fd)
 {
-	uint8_t n = input_byte(input) % ENTRIES_MAX;
+	uint8_t byte = input_byte(input), n = byte % ENTRIES_MAX;
+	unsigned n_packed = 1 + byte / 64; /* entries of a message */
+	struct parcel_pack pack = {.n_entries = 0};
 	int send_fd, store_fd;
 
 	if (parcel_new_pair(&send_fd, &store_fd) < 0)
 		abort();
-	for (int i = 0; i < n; i++)
-		put_entry(send_fd, input);
+	for (int i = 0; i < n; i++) {
+		add_entry(&pack, input);
+		if (pack.n_entries == n_packed)
+			put_pack(send_fd, &pack);
+	}
+	put_pack(send_fd, &pack);
 	if (input_byte(input) & 1)
 		/* A message that is no entry */
 		(void)send(send_fd, "?", 1, MSG_NOSIGNAL);

@@ -453,25 +453,41 @@ static void ledger_keeps_its_size_when_another_is_asked_for(void **state)
 
 /* ---- cut short ---- */
 
-/* What a sweep does up to the instant before it drops the old parcel. */
-static void park_and_half_sweep(void *userdata)
+/* What a sweep does up to the instant before it drops the old parcel, whose number it
+ * returns. */
+static uint32_t move_clients(struct scene *scene, size_t n)
 {
-	struct scene *scene = userdata;
 	struct house *house = scene->house;
-	uint32_t from;
+	uint32_t from = (uint32_t)house->packer.current;
+	struct parcel_pack pack = {.n_entries = 0};
+	struct parcel_reader reader;
 
-	start_and_park(scene);
-	from = (uint32_t)house->packer.current;
 	assert_int_equal(parcel_rewind(house->vault->parcels[from].store_fd, 0), 0);
-	for (size_t i = 0; i < CLIENTS - 1; i++) {
+	parcel_reader_init(&reader, house->vault->parcels[from].store_fd);
+	for (size_t i = 0; i < n; i++) {
 		struct parcel_entry entry;
 
-		assert_int_equal(parcel_peek(house->vault->parcels[from].store_fd,
-					     &entry),
-				 PARCEL_ENTRY);
-		assert_int_equal(packer_move(house->vault->packer, &entry, from), 0);
-		parcel_entry_done(&entry);
+		assert_int_equal(parcel_peek(&reader, &entry), PARCEL_ENTRY);
+		parcel_pack_add(&pack, &entry);
 	}
+	parcel_reader_done(&reader);
+	assert_int_equal(packer_move(house->vault->packer, &pack, from), 0);
+	parcel_pack_done(&pack);
+	return from;
+}
+
+static void park_and_half_sweep(void *userdata)
+{
+	start_and_park(userdata);
+	(void)move_clients(userdata, CLIENTS - 1);
+}
+
+static void park_and_sweep(void *userdata)
+{
+	struct scene *scene = userdata;
+
+	start_and_park(scene);
+	vault_drop_parcel(scene->house->vault, move_clients(scene, CLIENTS));
 }
 
 static void duplicates_of_a_sweep_cut_short_are_harmless(void **state)
@@ -499,16 +515,19 @@ static void park_and_reconnect_halfway(void *userdata)
 {
 	struct scene *scene = userdata;
 	struct packer *packer = &scene->house->packer;
-	struct label label = {.version = LABEL_VERSION, .kind = SLOT_CONNECTION};
+	struct label label = {
+		.version = LABEL_VERSION,
+		.kind = SLOT_CONNECTION,
+		.n_fds = 2,
+	};
 
 	start_and_park(scene);
 	label.slot = scene->clients[0].slot;
 	label.generation = packer_next_generation(packer, label.slot);
 	assert_int_equal(parcel_put(packer->vault->parcels[packer->current].send_fd,
-				    &label,
+				    &label, 1,
 				    (int[]){scene->clients[0].ours,
-					    scene->clients[2].ours},
-				    2),
+					    scene->clients[2].ours}),
 			 0);
 }
 
@@ -1055,9 +1074,10 @@ static void sender_close(struct sender *sender)
 	(void)close(sender->store_fd);
 }
 
-static void put_label(const struct sender *sender, const struct label *label, int fd)
+static void put_label(const struct sender *sender, struct label label, int fd)
 {
-	assert_int_equal(parcel_put(sender->send_fd, label, &fd, 1), 0);
+	label.n_fds = 1;
+	assert_int_equal(parcel_put(sender->send_fd, &label, 1, &fd), 0);
 }
 
 /* Entries that no process of ours wrote: each is reset, and nothing else is. */
@@ -1087,7 +1107,7 @@ static void entries_that_can_not_be_are_reset(void **state)
 		int ours, peer;
 
 		tcp_pair(&ours, &peer);
-		put_label(&sender, &labels[i], ours);
+		put_label(&sender, labels[i], ours);
 		(void)close(ours);
 		house_adopt(house);
 		assert_int_equal(house->report.n_damaged, i + 1);
@@ -1116,7 +1136,7 @@ static void generation_of_a_damaged_entry_is_never_used_again(void **state)
 	assert_int_equal(packer_take_slot(&house->packer, &slot), 0);
 	house_leave(house);
 	sender = store_parcel(house, "p50");
-	put_label(&sender, &label, token);
+	put_label(&sender, label, token);
 	(void)close(token);
 	house_start(house);
 	assert_int_equal(house->report.n_damaged, 1);
@@ -1144,7 +1164,7 @@ static void empty_message_ends_its_parcel_only(void **state)
 /* ---- no room for the fds ---- */
 
 /* Fds that a vault opens, and those that adopt keeps in reserve. */
-#define ADOPT_FDS (2 + PARCEL_FDS_MAX + 2)
+#define ADOPT_FDS (2 + PARCEL_PACK_FDS_MAX)
 
 static void connections_without_room_are_reset(void **state)
 {
@@ -1160,6 +1180,31 @@ static void connections_without_room_are_reset(void **state)
 		restore_room(before);
 		assert_int_equal(scene->house->report.n_entries, room);
 		assert_int_equal(expect_served_or_reset(scene), room);
+		house_leave(scene->house);
+		fake_manager_free(scene->house->manager);
+		scene->house->manager = fake_manager_new(HOUSE_STORE_MAX);
+	}
+}
+
+/* The fds of one message come together or not at all. */
+static void packed_connections_without_room_are_reset(void **state)
+{
+	struct scene *scene = *state;
+
+	for (unsigned room = 0; room <= CLIENTS; room++) {
+		unsigned n = room == CLIENTS ? CLIENTS : 0;
+		rlim_t before;
+
+		connect_clients(scene);
+		run_killed(park_and_sweep, scene);
+		let_go(scene);
+		house_receive(scene->house);
+		before = leave_room_for(ADOPT_FDS + room);
+		house_adopt_received(scene->house);
+		restore_room(before);
+		assert_int_equal(scene->house->report.n_entries, n);
+		assert_int_equal(scene->house->report.n_damaged, CLIENTS - n);
+		assert_int_equal(expect_served_or_reset(scene), n);
 		house_leave(scene->house);
 		fake_manager_free(scene->house->manager);
 		scene->house->manager = fake_manager_new(HOUSE_STORE_MAX);
@@ -1310,6 +1355,7 @@ int main(void)
 		TEST(generation_of_a_damaged_entry_is_never_used_again),
 		TEST(empty_message_ends_its_parcel_only),
 		TEST(connections_without_room_are_reset),
+		TEST(packed_connections_without_room_are_reset),
 		TEST(duplicate_without_room_does_not_reset_its_connection),
 		TEST(slot_in_hand_at_three_crashes_is_quarantined),
 		TEST(other_crash_or_none_in_between_clears_the_count),

@@ -443,6 +443,8 @@ static void entries_that_were_moved_are_found_once(void **state)
 	struct house *house = scene->house;
 	struct vault *vault = house->vault;
 	uint32_t slots[3], index, n_entries = 0, n_dead = 0;
+	struct parcel_pack pack = {.n_entries = 0};
+	struct parcel_reader reader;
 	struct parcel_entry entry;
 	int token = token_new(1);
 
@@ -451,12 +453,14 @@ static void entries_that_were_moved_are_found_once(void **state)
 	index = vault->locations[slots[0]] - 1;
 	/* What a sweep does until it is cut short, with two of three */
 	assert_int_equal(parcel_rewind(vault->parcels[index].store_fd, 0), 0);
+	parcel_reader_init(&reader, vault->parcels[index].store_fd);
 	for (size_t i = 0; i < 2; i++) {
-		assert_int_equal(parcel_peek(vault->parcels[index].store_fd, &entry),
-				 PARCEL_ENTRY);
-		assert_int_equal(packer_move(vault->packer, &entry, index), 0);
-		parcel_entry_done(&entry);
+		assert_int_equal(parcel_peek(&reader, &entry), PARCEL_ENTRY);
+		parcel_pack_add(&pack, &entry);
 	}
+	parcel_reader_done(&reader);
+	assert_int_equal(packer_move(vault->packer, &pack, index), 0);
+	parcel_pack_done(&pack);
 	begin(scene);
 	(void)look(scene);
 	for (size_t i = 0; i < N_ELEMENTS(slots); i++)
@@ -497,9 +501,10 @@ static void put_into(int send_fd, uint32_t slot, uint32_t generation, int fd)
 		.kind = SLOT_CONNECTION,
 		.slot = slot,
 		.generation = generation,
+		.n_fds = 1,
 	};
 
-	assert_int_equal(parcel_put(send_fd, &label, &fd, 1), 0);
+	assert_int_equal(parcel_put(send_fd, &label, 1, &fd), 0);
 }
 
 static void put_by_hand(const struct house *house, uint32_t slot, uint32_t generation,
@@ -1169,12 +1174,13 @@ static void expect_damage_is_dead(struct scene *scene)
 	(void)close(token);
 }
 
-static void expect_damage_is_seen(struct scene *scene, const struct label *label)
+static void expect_damage_is_seen(struct scene *scene, struct label label)
 {
 	int token = token_new(1);
 
+	label.n_fds = 1;
 	(void)house_park(scene->house, &token, 1);
-	assert_int_equal(parcel_put(current_parcel(scene->house), label, &token, 1), 0);
+	assert_int_equal(parcel_put(current_parcel(scene->house), &label, 1, &token), 0);
 	scene->n_good = 1;
 	expect_damage_is_dead(scene);
 	(void)close(token);
@@ -1186,14 +1192,14 @@ static void damaged_labels_are_dead(void **state)
 	struct label label = good;
 
 	label.version++;
-	expect_damage_is_seen(*state, &label);
+	expect_damage_is_seen(*state, label);
 }
 
 static void labels_of_unknown_kinds_are_dead(void **state)
 {
 	const struct label label = {.version = LABEL_VERSION, .kind = 7};
 
-	expect_damage_is_seen(*state, &label);
+	expect_damage_is_seen(*state, label);
 }
 
 static void labels_beyond_the_ledger_are_dead(void **state)
@@ -1202,7 +1208,7 @@ static void labels_beyond_the_ledger_are_dead(void **state)
 				    .kind = SLOT_CONNECTION,
 				    .slot = HOUSE_SLOTS};
 
-	expect_damage_is_seen(*state, &label);
+	expect_damage_is_seen(*state, label);
 }
 
 static void labels_of_slots_never_used_are_dead(void **state)
@@ -1212,7 +1218,7 @@ static void labels_of_slots_never_used_are_dead(void **state)
 				    .slot = HOUSE_SLOTS - 1,
 				    .generation = 1};
 
-	expect_damage_is_seen(*state, &label);
+	expect_damage_is_seen(*state, label);
 }
 
 static void messages_that_are_no_entries_are_dead(void **state)

@@ -21,6 +21,7 @@
 #include "base/fd.h"
 #include "base/time.h"
 #include "house.h"
+#include "vault/sweep.h"
 
 /* ---- what is parked in a house ---- */
 
@@ -338,6 +339,79 @@ static void current_parcel_with_rested_dead_is_asked_back(void **state)
 	expect_adopted(house, &parked);
 }
 
+static bool is_loose(const struct vault_parcel *parcel)
+{
+	return parcel->state == PARCEL_SEALED && parcel->n_entries >= VAULT_MERGE_BELOW &&
+	       parcel->n_messages > parcel->n_entries / SWEEP_LOOSE_BELOW;
+}
+
+static unsigned count_loose(const struct house *house)
+{
+	unsigned n = 0;
+
+	for (uint32_t i = 0; i < house->vault->parcels_end; i++)
+		n += is_loose(&house->vault->parcels[i]);
+	return n;
+}
+
+static void tick(struct house *house, unsigned n)
+{
+	while (n-- > 0) {
+		vault_tick(house->vault);
+		house_settle(house); /* new spares */
+	}
+}
+
+static void entries_put_one_by_one_are_packed_at_ticks(void **state)
+{
+	enum { FULL = SWEEP_PACKED_PER_TICK + 2 };
+	struct house *house = *state;
+	struct parked parked = {0};
+	uint32_t n_parcels;
+
+	park_tokens(house, &parked, FULL * PARCEL_ENTRIES_MAX + 1);
+	house_settle(house);
+	n_parcels = vault_n_parcels(house->vault);
+	assert_int_equal(count_loose(house), FULL);
+	tick(house, 1);
+	assert_in_range(count_loose(house), FULL - SWEEP_PACKED_PER_TICK, FULL - 1);
+	/* As far as there are spares for it */
+	tick(house, FULL - 1);
+	assert_int_equal(count_loose(house), 0);
+	/* The last one is the main thread's, which adds to it */
+	assert_true(vault_n_parcels(house->vault) <= n_parcels + 1);
+	expect_stored_is_known(house);
+	expect_adopted(house, &parked);
+	assert_int_equal(count_loose(house), 0);
+}
+
+static void what_is_packed_stays_until_some_of_it_dies(void **state)
+{
+	struct house *house = *state;
+	struct parked parked = {0};
+	uint32_t locations[HOUSE_SLOTS], slot = 0;
+
+	park_tokens(house, &parked, 3 * PARCEL_ENTRIES_MAX);
+	tick(house, 3);
+	for (uint32_t i = 0; i < HOUSE_SLOTS; i++)
+		locations[i] = house->vault->locations[i];
+	tick(house, 3);
+	for (uint32_t i = 0; i < HOUSE_SLOTS; i++)
+		assert_int_equal(house->vault->locations[i], locations[i]);
+
+	while (!parked.ids[slot] ||
+	       house->vault->parcels[locations[slot] - 1].state != PARCEL_SEALED)
+		slot++;
+	free_token(house, &parked, slot);
+	assert_int_equal(house->vault->parcels[locations[slot] - 1].n_dead, 1);
+	tick(house, 3);
+	for (uint32_t i = 0; i < house->vault->parcels_end; i++)
+		if (house->vault->parcels[i].state == PARCEL_SEALED)
+			assert_int_equal(house->vault->parcels[i].n_dead, 0);
+	expect_stored_is_known(house);
+	expect_adopted(house, &parked);
+}
+
 /* What dies between its copy and the change of its location leaves a copy nobody asks
  * for. */
 static void entry_that_dies_while_it_is_moved_is_dead_in_both_parcels(void **state)
@@ -346,15 +420,20 @@ static void entry_that_dies_while_it_is_moved_is_dead_in_both_parcels(void **sta
 	struct parked parked = {0};
 	uint32_t slot = park_token(house, &parked),
 		 from = (uint32_t)house->packer.current;
+	struct parcel_pack pack = {.n_entries = 0};
+	struct parcel_reader reader;
 	struct parcel_entry entry;
 	int to;
 
 	assert_int_equal(parcel_rewind(house->vault->parcels[from].store_fd, 0), 0);
-	assert_int_equal(parcel_peek(house->vault->parcels[from].store_fd, &entry),
-			 PARCEL_ENTRY);
+	parcel_reader_init(&reader, house->vault->parcels[from].store_fd);
+	assert_int_equal(parcel_peek(&reader, &entry), PARCEL_ENTRY);
+	parcel_pack_add(&pack, &entry);
+	parcel_reader_done(&reader);
 	free_token(house, &parked, slot);
-	assert_int_equal(packer_move(house->vault->packer, &entry, from), -ESTALE);
-	parcel_entry_done(&entry);
+	assert_int_equal(packer_move(house->vault->packer, &pack, from), 0);
+	assert_int_equal(house->vault->parcels[from].n_moved, 0);
+	parcel_pack_done(&pack);
 	to = house->vault->packer->current;
 	assert_int_equal(house->vault->parcels[from].n_dead, 1);
 	assert_int_equal(house->vault->parcels[to].n_entries, 1);
@@ -826,6 +905,8 @@ int main(void)
 		TEST_STARTED(mostly_dead_parcels_are_merged),
 		TEST_STARTED(few_dead_are_left_until_they_have_rested_for_a_tick),
 		TEST_STARTED(current_parcel_with_rested_dead_is_asked_back),
+		TEST_STARTED(entries_put_one_by_one_are_packed_at_ticks),
+		TEST_STARTED(what_is_packed_stays_until_some_of_it_dies),
 		TEST_STARTED(entry_that_dies_while_it_is_moved_is_dead_in_both_parcels),
 		TEST_STARTED(swept_parcel_lets_go_of_its_files),
 		TEST_STARTED(churn_keeps_the_store_small_and_the_living_alive),

@@ -204,7 +204,7 @@ unsigned count_fds(void)
 rlim_t leave_room_for(unsigned n)
 {
 	struct rlimit files;
-	int fds[64], last = 2;
+	int fds[128], last = 2;
 	rlim_t before;
 
 	assert_true(n < N_ELEMENTS(fds));
