@@ -158,10 +158,7 @@ static int set_nonblocking(struct connection *connection)
 	return 0;
 }
 
-/*
- * Makes good what the last process has left half done, if that is all that there is to be
- * made good.
- */
+/* Returns -EBADMSG where there is more to be made good than can be. */
 static int settle(struct connection *connection, struct audit_tally *tally)
 {
 	struct audit audit;
@@ -187,9 +184,20 @@ static int settle(struct connection *connection, struct audit_tally *tally)
 	return 0;
 }
 
+bool connection_settle(struct connection *connection)
+{
+	struct worker *worker = connection->worker;
+	int r = settle(connection, &worker->audited);
+
+	/* It may be the last one, and then the sum of all is told */
+	worker_clear_unsettled(worker, connection);
+	if (r < 0)
+		connection_abort(connection, "it can't be continued exactly");
+	return r == 0;
+}
+
 int connection_adopt(struct worker *worker, uint32_t slot, struct adopted_entry *entry,
-		     struct pool_pipe *pipes[LEDGER_FLOWS], uint64_t active_usec,
-		     struct audit_tally *tally)
+		     struct pool_pipe *pipes[LEDGER_FLOWS], uint64_t active_usec)
 {
 	struct connection *connection;
 	int r;
@@ -199,11 +207,6 @@ int connection_adopt(struct worker *worker, uint32_t slot, struct adopted_entry 
 		connection_refuse(worker, slot, entry, pipes);
 		return r;
 	}
-	r = settle(connection, tally);
-	if (r < 0) {
-		connection_abort(connection, "it can't be continued exactly");
-		return r;
-	}
-	worker_set_ready(worker, connection);
+	worker_set_unsettled(worker, connection);
 	return 0;
 }

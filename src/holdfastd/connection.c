@@ -414,6 +414,8 @@ void connection_advance(struct connection *connection)
 	if (connection->state == CONNECTION_CLOSED)
 		return;
 	connection_set_in_hand(connection, true);
+	if (connection->is_unsettled)
+		(void)connection_settle(connection);
 	if (connection->state == CONNECTION_CONNECTING)
 		relay_advance(connection);
 	if (connection->state == CONNECTION_OPEN) {

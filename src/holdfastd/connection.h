@@ -30,7 +30,6 @@
 #include "vault/packer.h"
 
 struct worker;
-struct audit_tally;
 struct log_entry;
 struct log_job;
 
@@ -78,11 +77,12 @@ struct connection {
 
 	bool failure_noted; /* that one of its sides has failed */
 	bool is_closing;    /* connection_close() was called */
+	bool is_unsettled;  /* adopted, and connection_settle() is still to come */
 	uint64_t audit; /* the last audit of the worker's that saw it; see auditor.h */
 	bool is_ready;  /* in the worker's list of those with more to do */
 	bool is_waiting_for_pipe;
 	TAILQ_ENTRY(connection) ready_entry;
-	TAILQ_ENTRY(connection) pipe_entry;
+	TAILQ_ENTRY(connection) pipe_entry; /* of those that wait for one, or unsettled */
 	struct connection_list *timer_list; /* of the worker, or NULL */
 	TAILQ_ENTRY(connection) timer_entry;
 	TAILQ_ENTRY(connection) all_entry; /* all of the worker's, or the closed ones */
@@ -101,20 +101,26 @@ struct connection *connection_new(struct worker *worker, uint32_t slot,
 void connection_open(struct worker *worker, int client_fd);
 
 /*
- * Goes on with a connection of the last process. Takes the fds of entry and pipes over in
- * any case. pipes: of each flow, NULL if the ledger names none. active_usec: when its
- * last byte moved, for the idle timeout. Its audit is added to *tally. Returns 0, or a
- * negative errno where it can't be continued exactly: it was reset then.
+ * Goes on with a connection of the last process, which is unsettled: see
+ * connection_settle(). Takes the fds of entry and pipes over in any case. pipes: of each
+ * flow, NULL if the ledger names none. active_usec: when its last byte moved, for the
+ * idle timeout. Returns 0, or a negative errno where it can't be continued exactly: it
+ * was reset then.
  */
 int connection_adopt(struct worker *worker, uint32_t slot, struct adopted_entry *entry,
-		     struct pool_pipe *pipes[LEDGER_FLOWS], uint64_t active_usec,
-		     struct audit_tally *tally);
+		     struct pool_pipe *pipes[LEDGER_FLOWS], uint64_t active_usec);
 
 /*
- * The part of it that changes nothing outside of this process, and so may be done to a
- * connection that another process still serves (a takeover). Takes the fds of entry and
- * pipes over on success only. Returns 0; -ENOMEM; or -EBADMSG, -ECONNABORTED or -EIO
- * where the record can't be continued exactly.
+ * Makes good what the last process has left half done, and audits it: before anything
+ * else is done to its sockets. Returns whether it goes on; else it was reset.
+ */
+bool connection_settle(struct connection *connection);
+
+/*
+ * The part of connection_adopt() that changes nothing outside of this process, and so may
+ * be done to a connection that another process still serves (a takeover). Takes the fds
+ * of entry and pipes over on success only. Returns 0; -ENOMEM; or -EBADMSG, -ECONNABORTED
+ * or -EIO where the record can't be continued exactly.
  */
 int connection_prepare(struct worker *worker, uint32_t slot, struct adopted_entry *entry,
 		       struct pool_pipe *pipes[LEDGER_FLOWS], uint64_t active_usec,

@@ -14,16 +14,12 @@
 #include "base/pipe.h"
 #include "base/socket.h"
 #include "base/time.h"
-#include "holdfastd/crash.h"
 #include "holdfastd/messages.h"
 #include "holdfastd/worker.h"
 
 /* After a row of crashes: the first delay, doubled for each further one up to the last. */
 #define CRASH_DELAY_FIRST_USEC (20 * USEC_PER_MSEC)
 #define CRASH_DELAY_LAST_USEC (5 * USEC_PER_SEC)
-
-/* Connections of a worker that are worth a thread, which costs as much as some four. */
-#define SHARE_MIN 4
 
 void recover_say(const struct adopt_report *report)
 {
@@ -133,126 +129,62 @@ static uint64_t active_usec(const struct recovery *recovery, uint32_t slot)
 	return active + away;
 }
 
-/* The connections of one worker, which a thread of its own takes up. */
-struct share {
-	const struct recovery *recovery;
-	struct worker *worker;
-	const uint32_t *list; /* of all: each n_workers-th is its own */
-	uint32_t n_list;
-	pthread_mutex_t *pipes_lock;
-	pthread_t thread;
-	bool has_thread;
-
-	uint32_t n_adopted;
-	uint64_t pending_bytes;
-	struct audit_tally audited;
-};
-
 /* In a damaged ledger two connections may name the same one. */
-static void take_pipes(const struct share *share, uint32_t slot,
+static void take_pipes(struct worker *worker, uint32_t slot,
 		       struct pool_pipe *ret_pipes[LEDGER_FLOWS])
 {
-	struct ledger_slot *record = &share->worker->shared->vault->ledger.slots[slot];
+	const struct ledger_slot *record = &worker->shared->vault->ledger.slots[slot];
 
-	for (size_t i = 0; i < LEDGER_FLOWS; i++) {
-		slot_ref ref = record->flows[i].pipe;
-
-		ret_pipes[i] = NULL;
-		if (ref == 0)
-			continue;
-		pthread_mutex_lock(share->pipes_lock);
-		ret_pipes[i] = recover_take_pipe(share->worker, ref);
-		pthread_mutex_unlock(share->pipes_lock);
-	}
+	for (size_t i = 0; i < LEDGER_FLOWS; i++)
+		ret_pipes[i] = recover_take_pipe(worker, record->flows[i].pipe);
 }
 
-/* Returns whether the connection goes on. */
-static bool adopt_connection(struct share *share, uint32_t slot)
+static void adopt_connection(struct recovery *recovery, uint32_t slot)
 {
-	struct worker *worker = share->worker;
-	struct vault *vault = worker->shared->vault;
+	struct shared *shared = recovery->shared;
+	struct vault *vault = shared->vault;
+	struct worker *worker = &shared->workers[recovery->n_adopted % shared->n_workers];
 	struct pool_pipe *pipes[LEDGER_FLOWS];
 	struct adopted_entry entry;
 	int r;
 
 	if (!adopt_take(vault, slot, &entry))
-		return false;
+		return;
 	if (adopt_is_quarantined(vault, slot)) {
 		quarantine(worker, slot, &entry);
-		return false;
+		return;
 	}
 	/* A record that makes this crash is to be quarantined as well */
 	vault->ledger.header->in_hand[worker->index] =
 		slot_ref_make(slot, vault->ledger.slots[slot].generation);
-	take_pipes(share, slot, pipes);
-	r = connection_adopt(worker, slot, &entry, pipes,
-			     active_usec(share->recovery, slot), &share->audited);
+	take_pipes(worker, slot, pipes);
+	r = connection_adopt(worker, slot, &entry, pipes, active_usec(recovery, slot));
 	vault->ledger.header->in_hand[worker->index] = 0;
 	if (r < 0)
-		return false;
-	share->pending_bytes +=
+		return;
+	recovery->n_adopted++;
+	recovery->pending_bytes +=
 		connection_pending(TAILQ_LAST(&worker->all, connection_list));
-	return true;
 }
 
-static void *take_up_share(void *userdata)
+void recover_note_settled(struct worker *worker)
 {
-	struct share *share = userdata;
-	const struct worker *worker = share->worker;
+	struct shared *shared = worker->shared;
+	bool is_last;
 
-	for (uint32_t i = worker->index; i < share->n_list;
-	     i += worker->shared->n_workers)
-		share->n_adopted += adopt_connection(share, share->list[i]);
-	return NULL;
+	pthread_mutex_lock(&shared->audited_lock);
+	audit_add_tally(&shared->audited, &worker->audited);
+	is_last = --shared->n_unsettled_workers == 0;
+	pthread_mutex_unlock(&shared->audited_lock);
+	if (is_last)
+		audit_log_tally(&shared->audited);
 }
 
-static void *run_share(void *userdata)
+static void count_unsettled_workers(struct shared *shared)
 {
-	const struct share *share = userdata;
-
-	crash_set_worker(share->worker->index);
-	return take_up_share(userdata);
-}
-
-static void finish_share(struct recovery *recovery, struct share *share)
-{
-	if (share->has_thread)
-		(void)pthread_join(share->thread, NULL);
-	recovery->n_adopted += share->n_adopted;
-	recovery->pending_bytes += share->pending_bytes;
-	audit_add_tally(&recovery->audited, &share->audited);
-}
-
-/*
- * The peers of all wait for the last of them, so each worker's are taken up in a thread
- * of their own: those of the workers are not yet there. Where there can't be one (a
- * limit), this one does it.
- */
-static int take_up_all(struct recovery *recovery, const uint32_t *list, uint32_t n)
-{
-	pthread_mutex_t pipes_lock = PTHREAD_MUTEX_INITIALIZER;
-	unsigned n_workers = recovery->shared->n_workers;
-	struct share *shares = calloc(n_workers, sizeof(*shares));
-
-	if (!shares)
-		return -ENOMEM;
-	for (unsigned i = 0; i < n_workers; i++) {
-		shares[i].recovery = recovery;
-		shares[i].worker = &recovery->shared->workers[i];
-		shares[i].list = list;
-		shares[i].n_list = n;
-		shares[i].pipes_lock = &pipes_lock;
-		shares[i].has_thread = n > n_workers * SHARE_MIN &&
-				       pthread_create(&shares[i].thread, NULL, run_share,
-						      &shares[i]) == 0;
-	}
-	for (unsigned i = 0; i < n_workers; i++)
-		if (!shares[i].has_thread)
-			(void)take_up_share(&shares[i]);
-	for (unsigned i = 0; i < n_workers; i++)
-		finish_share(recovery, &shares[i]);
-	free(shares);
-	return 0;
+	for (unsigned i = 0; i < shared->n_workers; i++)
+		shared->n_unsettled_workers +=
+			!TAILQ_EMPTY(&shared->workers[i].unsettled);
 }
 
 void recover_free_pipe(struct shared *shared, uint32_t slot)
@@ -294,24 +226,21 @@ int recover_connections(struct recovery *recovery)
 {
 	struct shared *shared = recovery->shared;
 	uint32_t n = 0, *list = list_connections(shared->vault, &n);
-	int r;
 
 	if (!list)
 		return -ENOMEM;
-	r = take_up_all(recovery, list, n);
+	for (uint32_t i = 0; i < n; i++)
+		adopt_connection(recovery, list[i]);
 	free(list);
-	if (r < 0)
-		return r;
+	count_unsettled_workers(shared);
 	for (uint32_t slot = 0; slot < shared->vault->n_adopted; slot++)
 		recover_free_pipe(shared, slot);
 	/* What is left was counted as damaged, or has no fds */
 	(void)adopt_done(shared->vault);
 	recovery->n_refused = n - recovery->n_adopted;
 	recovery->took_usec = time_now_usec() - recovery->began_usec;
-	if (n > 0) {
+	if (n > 0)
 		say_adopted(recovery);
-		audit_log_tally(&recovery->audited);
-	}
 	return 0;
 }
 

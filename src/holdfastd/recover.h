@@ -8,7 +8,6 @@
 
 #include <stdint.h>
 
-#include "holdfastd/audit.h"
 #include "vault/adopt.h"
 
 struct shared;
@@ -23,7 +22,6 @@ struct recovery {
 	uint32_t n_refused;
 	uint64_t pending_bytes; /* of those that go on */
 	uint64_t took_usec;     /* from the beginning of the process */
-	struct audit_tally audited;
 };
 
 /* Logs what the vault found wrong. */
@@ -45,8 +43,12 @@ void recover_free_pipe(struct shared *shared, uint32_t slot);
 void recover_delay(const struct adopt_report *report);
 
 /*
- * Shares the connections out among the workers, resets those that can't be continued
- * exactly and those in quarantine, and logs the one line about it. Sets n_adopted and
- * what follows it. Returns 0 or -ENOMEM.
+ * Shares the connections out among the workers, resets those that can't be continued and
+ * those in quarantine, and logs the one line about it. Sets n_adopted and what follows
+ * it. Returns 0 or -ENOMEM. What takes a look at each socket is left to the workers
+ * (connection_settle()): nobody has to wait for all of them.
  */
 int recover_connections(struct recovery *recovery);
+
+/* All that worker has adopted is settled. The last one to say so logs the audit's sum. */
+void recover_note_settled(struct worker *worker);

@@ -696,6 +696,7 @@ int server_run(const struct options *options, const struct inheritance *inherita
 		capacity_get_connections(options, capacity_raise_files());
 	server.shared.control_fd = -EBADF;
 	gate_init(&server.shared.gate);
+	pthread_mutex_init(&server.shared.audited_lock, NULL);
 	r = start_anyhow(&server, inheritance);
 	if (r < 0) {
 		log_line(LOG_ERR, MESSAGE_NOT_STARTED, "Can't start: %s", strerror(-r));

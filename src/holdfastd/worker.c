@@ -18,6 +18,7 @@
 #include "holdfastd/accept.h"
 #include "holdfastd/crash.h"
 #include "holdfastd/messages.h"
+#include "holdfastd/recover.h"
 #include "holdfastd/services/log.h"
 
 /* ---- limits: said once ---- */
@@ -107,6 +108,24 @@ void worker_set_ready(struct worker *worker, struct connection *connection)
 	TAILQ_INSERT_TAIL(&worker->ready, connection, ready_entry);
 }
 
+void worker_set_unsettled(struct worker *worker, struct connection *connection)
+{
+	connection->is_unsettled = true;
+	TAILQ_INSERT_HEAD(&worker->unsettled, connection, pipe_entry);
+}
+
+void worker_clear_unsettled(struct worker *worker, struct connection *connection)
+{
+	if (!connection->is_unsettled)
+		return;
+	connection->is_unsettled = false;
+	TAILQ_REMOVE(&worker->unsettled, connection, pipe_entry);
+	if (!TAILQ_EMPTY(&worker->unsettled))
+		return;
+	recover_note_settled(worker);
+	worker_wake(worker); /* for the requests that had to wait */
+}
+
 void worker_wait_for_pipe(struct worker *worker, struct connection *connection)
 {
 	if (connection->is_waiting_for_pipe)
@@ -156,6 +175,7 @@ void worker_remove(struct worker *worker, struct connection *connection)
 	worker_clear_timer(worker, connection);
 	clear_ready(worker, connection);
 	clear_waiting(worker, connection);
+	worker_clear_unsettled(worker, connection);
 	TAILQ_REMOVE(&worker->all, connection, all_entry);
 	TAILQ_INSERT_TAIL(&worker->closed, connection, all_entry);
 	/* Its slot may be free already, but it can't be another worker's yet: the packer
@@ -283,6 +303,37 @@ static void run_timers(struct worker *worker)
 
 /* ---- the loop ---- */
 
+/*
+ * Those of the last process, which has been away for long enough: whoever moved bytes
+ * last is served first, and again whenever it wants to be, while the others have their
+ * turn.
+ */
+static void take_up_some(struct worker *worker)
+{
+	struct connection *connection;
+	unsigned n = 0;
+
+	TAILQ_FOREACH(connection, &worker->unsettled, pipe_entry)
+	{
+		if (n++ == WORKER_TAKE_UP_MAX)
+			break;
+		worker_set_ready(worker, connection);
+	}
+}
+
+/* A successor takes over what is settled. */
+static void settle_all(struct worker *worker)
+{
+	struct connection *connection;
+
+	while ((connection = TAILQ_FIRST(&worker->unsettled))) {
+		connection_set_in_hand(connection, true);
+		if (connection_settle(connection))
+			worker_set_ready(worker, connection);
+		connection_set_in_hand(connection, false);
+	}
+}
+
 static void run_ready(struct worker *worker)
 {
 	struct connection_list list = TAILQ_HEAD_INITIALIZER(list);
@@ -335,7 +386,7 @@ static void woken(struct worker *worker)
 	(void)eventfd_read(worker->wake_fd, &n);
 	take_written(worker);
 	packer_rotate_if_wanted(&worker->packer);
-	if (!gate_is_closed(&worker->shared->gate))
+	if (!gate_is_closed(&worker->shared->gate) && TAILQ_EMPTY(&worker->unsettled))
 		worker_do_request(worker);
 	if (!worker->is_accepting &&
 	    worker->shared->n_connections < worker->shared->connections_max)
@@ -380,15 +431,18 @@ static void dispatch(struct worker *worker, const struct epoll_event *events, in
 static void run_once(struct worker *worker)
 {
 	struct epoll_event events[WORKER_EVENTS_MAX];
+	bool sees_all = TAILQ_EMPTY(&worker->unsettled);
 	uint64_t n_rounds;
 	int n;
 
+	take_up_some(worker);
 	n = epoll_wait(worker->epoll_fd, events, WORKER_EVENTS_MAX, wait_msec(worker));
 	worker->now_usec = time_now_usec();
 	n_rounds = atomic_fetch_add_explicit(&worker->n_rounds, 1, memory_order_relaxed);
 	dispatch(worker, events, n > 0 ? n : 0);
-	run_timers(worker);
-	if (n_rounds > 0 && n < WORKER_EVENTS_MAX)
+	if (sees_all)
+		run_timers(worker);
+	if (sees_all && n_rounds > 0 && n < WORKER_EVENTS_MAX)
 		run_idle(worker);
 	run_pipe_waiters(worker);
 	worker_free_closed(worker);
@@ -410,6 +464,7 @@ static void finish_log_entries(struct worker *worker)
 
 static void wait_at_gate(struct worker *worker)
 {
+	settle_all(worker);
 	finish_log_entries(worker);
 	gate_pass(&worker->shared->gate);
 	worker->now_usec = time_now_usec();
@@ -497,6 +552,7 @@ int worker_init(struct worker *worker, struct shared *shared, unsigned index)
 	TAILQ_INIT(&worker->all);
 	TAILQ_INIT(&worker->ready);
 	TAILQ_INIT(&worker->pipe_waiters);
+	TAILQ_INIT(&worker->unsettled);
 	TAILQ_INIT(&worker->connecting);
 	TAILQ_INIT(&worker->soon);
 	TAILQ_INIT(&worker->failing);

@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
+#include "holdfastd/audit.h"
 #include "holdfastd/connection.h"
 #include "holdfastd/gate.h"
 #include "holdfastd/options.h"
@@ -23,6 +24,8 @@
 #include "vault/pipes.h"
 
 #define WORKER_EVENTS_MAX 256
+/* Adopted connections that are taken up between two looks at what has come: some 200 us. */
+#define WORKER_TAKE_UP_MAX 32
 #define WORKER_ACCEPTS_MAX 64 /* in a row, before connections have their turn */
 /* How long accepting rests after the kernel refused a resource. */
 #define ACCEPT_RETRY_USEC (100 * USEC_PER_MSEC)
@@ -74,6 +77,10 @@ struct shared {
 	_Atomic bool leaving;              /* exiting for idleness: accept nothing more */
 	_Atomic uint64_t limit_usec[LIMIT_MAX]; /* when it was last reached */
 	_Atomic uint64_t last_end_usec;
+
+	pthread_mutex_t audited_lock; /* of: */
+	struct audit_tally audited;   /* connections that were adopted and are settled */
+	unsigned n_unsettled_workers; /* those that have others still */
 };
 
 struct worker {
@@ -94,6 +101,8 @@ struct worker {
 	struct connection_list ready;
 	struct connection_list pipe_waiters;
 	uint64_t pipes_since_usec;         /* since when there are any */
+	struct connection_list unsettled;  /* the most recently active first */
+	struct audit_tally audited;        /* of those that were in it */
 	struct connection_list connecting; /* by since_usec */
 	struct connection_list soon;       /* to be looked at every LOOK_AGAIN_USEC */
 	uint64_t soon_usec;                /* when next */
@@ -142,6 +151,8 @@ void worker_let_go_all(struct shared *shared, uint64_t until_usec);
 void worker_add(struct worker *worker, struct connection *connection);
 void worker_remove(struct worker *worker, struct connection *connection);
 void worker_set_ready(struct worker *worker, struct connection *connection);
+void worker_set_unsettled(struct worker *worker, struct connection *connection);
+void worker_clear_unsettled(struct worker *worker, struct connection *connection);
 void worker_wait_for_pipe(struct worker *worker, struct connection *connection);
 void worker_set_connecting(struct worker *worker, struct connection *connection);
 void worker_set_failing(struct worker *worker, struct connection *connection);
