@@ -60,7 +60,7 @@ static void return_pipe_if_empty(struct flow *flow, struct pipe_pool *pool)
 /*
  * Takes a byte from the urgent mark, where it is known to be. There the kernel says
  * EAGAIN to who has a signal to take, be it a SIGSTOP or a tracer's; the next call comes
- * after it (tcp_recvmsg_locked() in net/ipv4/tcp.c).
+ * after it (tests/kernel/tcp-urgent-waits-for-signal.c).
  */
 static void take_urgent(struct flow *flow)
 {

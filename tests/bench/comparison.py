@@ -7,6 +7,7 @@ import functools
 import pathlib
 import random
 import statistics
+import time
 import typing
 
 import load
@@ -179,6 +180,10 @@ LOADS = tuple(dict.fromkeys(figure.load for figure in FIGURES if figure.load != 
 
 # Measuring
 
+# Whoever tidies up behind connections that have come to rest has the time to do so:
+# holdfast packs a thousand of them a second
+HELD_REST_SECONDS = 4
+
 SETTINGS = {
     # Every kernel has it, and unlike some that hosts prefer it does not pace: on loopback a
     # pause between segments is nothing but another wake-up
@@ -203,6 +208,7 @@ def _memory_window(network, subject_, n_held):
     """What idle connections of one that has just started take, each."""
     before = load.memory_kib(subject_.pids())
     with load.held(network, subject_.address, n_held):
+        time.sleep(HELD_REST_SECONDS)
         after = load.memory_kib(subject_.pids())
     user, slab = (end - begin for begin, end in zip(before, after))
     return {"user_kib": user / n_held, "slab_kib": slab / n_held}
