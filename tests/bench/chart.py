@@ -56,6 +56,7 @@ def draw(panels):
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{size[0]}" height="{size[1]}" '
         'font-family="sans-serif" font-size="11">',
+        "<!-- SPDX-License-Identifier: LGPL-2.1-or-later -->",
         '<rect width="100%" height="100%" fill="white"/>',
     ]
     for i, panel in enumerate(panels):

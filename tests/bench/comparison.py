@@ -180,9 +180,17 @@ LOADS = tuple(dict.fromkeys(figure.load for figure in FIGURES if figure.load != 
 
 # Measuring
 
-# Whoever tidies up behind connections that have come to rest has the time to do so:
-# holdfast packs a thousand of them a second
-HELD_REST_SECONDS = 4
+# holdfast packs a thousand connections a second
+REST_SECONDS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """Idle connections."""
+
+    n_connections: int
+    rest_seconds: float
+
 
 SETTINGS = {
     # Every kernel has it, and unlike some that hosts prefer it does not pace: on loopback a
@@ -204,17 +212,17 @@ def _shuffled(items, generator):
     return generator.sample(list(items), len(items))
 
 
-def _memory_window(network, subject_, n_held):
+def _memory_window(network, subject_, held):
     """What idle connections of one that has just started take, each."""
     before = load.memory_kib(subject_.pids())
-    with load.held(network, subject_.address, n_held):
-        time.sleep(HELD_REST_SECONDS)
+    with load.held(network, subject_.address, held.n_connections):
+        time.sleep(held.rest_seconds)
         after = load.memory_kib(subject_.pids())
     user, slab = (end - begin for begin, end in zip(before, after))
-    return {"user_kib": user / n_held, "slab_kib": slab / n_held}
+    return {"user_kib": user / held.n_connections, "slab_kib": slab / held.n_connections}
 
 
-def measure_memory(stage, names, upstream, n_held, generator):
+def measure_memory(stage, names, upstream, held, generator):
     """A window for each name. The kernel's part is what there is beyond the same connections
     without a relay, with their two sockets, the client's and the server's."""
     windows = []
@@ -222,7 +230,7 @@ def measure_memory(stage, names, upstream, n_held, generator):
         with subject(stage, name, upstream) as one:
             # The first connection may have all kinds of things made that stay
             load.window(stage.network, "echo", one.address, 1, [], 0.01)
-            window = _memory_window(stage.network, one, n_held)
+            window = _memory_window(stage.network, one, held)
         windows.append(dict(window, subject=name, load=dataclasses.asdict(HOLD)))
     (direct,) = (w["slab_kib"] for w in windows if w["subject"] == DIRECT)
     for window in windows:
@@ -249,7 +257,7 @@ def measure_loads(network, subjects, seconds, generator):
     return windows
 
 
-def measure(stage, names, n_rounds, seconds, n_held, told):
+def measure(stage, names, n_rounds, seconds, held, told):
     """Runs all rounds; returns their windows. told(n) is called after each round."""
     generator = random.Random()
     windows = []
@@ -257,7 +265,7 @@ def measure(stage, names, n_rounds, seconds, n_held, told):
     with contextlib.ExitStack() as stack:
         upstream, _ = stack.enter_context(load.server(stage.network))
         for number in range(n_rounds):
-            memory = measure_memory(stage, names, upstream, n_held, generator)
+            memory = measure_memory(stage, names, upstream, held, generator)
             with contextlib.ExitStack() as running:
                 subjects = [
                     running.enter_context(subject(stage, name, upstream)) for name in names

@@ -29,6 +29,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "system"))
 
@@ -40,6 +41,8 @@ import report
 import stage_keeper
 import stage_systemd
 import stages
+
+REST_SECONDS = 12
 
 
 def disturbance(text):
@@ -83,6 +86,14 @@ def parse_arguments():
     add("--active", type=report.positive, default=50, metavar="N", help="default: 50")
     add("--bytes", type=report.positive, default=64, metavar="N", help="default: 64")
     add("--interval", type=report.positive, default=5, metavar="MSEC", help="default: 5")
+    add(
+        "--rest",
+        type=float,
+        default=REST_SECONDS,
+        metavar="SECONDS",
+        help="between the last connect and the first window: for connections that are to be "
+        f"packed, of which there are a thousand a second (default: {REST_SECONDS})",
+    )
     add("--json", metavar="FILE", help="where to write everything")
     add("--plot", metavar="FILE", help="where to draw the table (SVG)")
     return parser.parse_args()
@@ -215,6 +226,7 @@ def run(arguments, instance, network, n_connections):
     known = facts(arguments, instance)
     address = instance.address()
     with measurement.Client(network, address, n_connections, options) as client:
+        time.sleep(arguments.rest)
         windows = measurement.measure(
             client, instance, names, arguments.rounds, arguments.window
         )
