@@ -40,6 +40,8 @@ __all__ = (
 )
 
 READ_SIZE = 256 * 1024
+# How often a wait looks, should nothing move
+TRY_AGAIN_SECONDS = 0.1
 
 
 class Pump:
@@ -260,7 +262,8 @@ class Loop:
         os.eventfd_write(self._wake_fd, 1)
 
     def wait(self, predicate, timeout=30):
-        """Waits until predicate() holds; it is tried whenever a pump has moved."""
+        """Waits until predicate() holds; it is tried whenever a pump has moved, and now and
+        then, for what other threads do."""
         deadline = time.monotonic() + timeout
         with self._changed:
             while not predicate():
@@ -269,7 +272,7 @@ class Loop:
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
                     raise TimeoutError(f"not in {timeout} s: {self.describe()}")
-                self._changed.wait(remaining)
+                self._changed.wait(min(remaining, TRY_AGAIN_SECONDS))
 
     def wait_received(self, pump, n, timeout=30):
         """Waits until pump has received n bytes in all; raises its error if it has one."""
