@@ -63,9 +63,10 @@ static uint32_t room(const struct packer *packer)
 	return n < PARCEL_ENTRIES_MAX ? PARCEL_ENTRIES_MAX - n : PARCEL_ENTRIES_MAX;
 }
 
-/* Adds n entries to the current parcel, or to a new one where that is full. */
+/* Adds n entries to the current parcel, or to a new one where that is full, which is the
+ * current one then. */
 static int append(struct packer *packer, const struct label *labels, uint32_t n,
-		  const int *fds, struct vault_parcel **ret_parcel)
+		  const int *fds)
 {
 	for (;;) {
 		struct vault_parcel *parcel;
@@ -83,7 +84,6 @@ static int append(struct packer *packer, const struct label *labels, uint32_t n,
 		if (r == 0) {
 			parcel->n_messages++;
 			parcel->n_entries += n;
-			*ret_parcel = parcel;
 			return 0;
 		}
 		/* A parcel that takes nothing even when empty would loop through the
@@ -105,11 +105,10 @@ int packer_put(struct packer *packer, uint32_t slot, uint32_t generation, const 
 		.generation = generation,
 		.n_fds = (uint32_t)n_fds,
 	};
-	struct vault_parcel *parcel;
 	uint32_t old;
 	int r;
 
-	r = append(packer, &label, 1, fds, &parcel);
+	r = append(packer, &label, 1, fds);
 	if (r < 0)
 		return r;
 	/* Before the old entry is counted dead: its parcel may go at that moment */
@@ -121,12 +120,13 @@ int packer_put(struct packer *packer, uint32_t slot, uint32_t generation, const 
 	return 0;
 }
 
-/* Of entries that were put into parcel: those that are still their slots' valid ones are
- * there now. */
-static void note_moved(struct packer *packer, struct vault_parcel *parcel,
-		       const struct label *labels, uint32_t n, uint32_t from)
+/* Of entries that were put into the current parcel: those that are still their slots'
+ * valid ones are there now. */
+static void note_moved(struct packer *packer, const struct label *labels, uint32_t n,
+		       uint32_t from)
 {
 	struct vault *vault = packer->vault;
+	struct vault_parcel *parcel = &vault->parcels[packer->current];
 
 	for (uint32_t i = 0; i < n; i++) {
 		uint32_t expected = from + 1;
@@ -150,12 +150,11 @@ int packer_move(struct packer *packer, const struct parcel_pack *pack, uint32_t 
 
 	while (n_left > 0) {
 		uint32_t n = n_left < room(packer) ? n_left : room(packer);
-		struct vault_parcel *parcel;
-		int r = append(packer, labels, n, fds, &parcel);
+		int r = append(packer, labels, n, fds);
 
 		if (r < 0)
 			return r;
-		note_moved(packer, parcel, labels, n, from);
+		note_moved(packer, labels, n, from);
 		for (uint32_t i = 0; i < n; i++)
 			fds += labels[i].n_fds;
 		labels += n;
