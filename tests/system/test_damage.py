@@ -11,7 +11,7 @@ import pytest
 import ledger
 import stages
 import streams
-from questions import echoes
+from questions import echoes, wait_until
 
 
 def is_reset(connection):
@@ -96,8 +96,20 @@ def test_flipped_bits_cost_no_more_than_connections(stage, seed):
 # Crashes
 
 
+def stop(instance):
+    """All threads of the service stand still when this returns."""
+    instance.kill(signal.SIGSTOP, wait=False)
+    tasks = instance.proc() / "task"
+    wait_until(
+        lambda: all(
+            "State:\tT" in (task / "status").read_text("utf-8") for task in tasks.iterdir()
+        )
+    )
+
+
 def crash_with_in_hand(instance, base):
     """As the crash handler of a worker that was handling this connection would leave it."""
+    stop(instance)  # for a worker may yet be at it, and say that it is done
     with ledger.Ledger(instance) as crashed:
         crashed.set(ledger.CRASH_SIGNAL, signal.SIGSEGV)
         crashed.set(ledger.CRASH_WORKER, 1)
