@@ -17,6 +17,7 @@
 #include "holdfastd/messages.h"
 #include "holdfastd/options.h"
 #include "holdfastd/server.h"
+#include "holdfastd/spawn.h"
 #include "holdfastd/successor.h"
 #include "vault/store.h"
 
@@ -145,6 +146,25 @@ static int check_network(const struct options *options,
 	return usage_error(inheritance, text);
 }
 
+/* Any of the fds with which this process was started may be where a successor's socket is
+ * to be. */
+static int keep_successor_fd(struct inheritance *inheritance)
+{
+	int fd = spawn_keep_fd();
+
+	if (fd <= 0)
+		return fd;
+	if (inheritance->handover == SUCCESSOR_FD)
+		inheritance->handover = fd;
+	for (size_t i = 0; i < inheritance->n_listeners; i++)
+		if (inheritance->listeners[i] == SUCCESSOR_FD)
+			inheritance->listeners[i] = fd;
+	for (size_t i = 0; i < inheritance->n_stored; i++)
+		if (inheritance->stored[i].fd == SUCCESSOR_FD)
+			inheritance->stored[i].fd = fd;
+	return 0;
+}
+
 int main(int argc, char *argv[])
 {
 	/* Threads read these until the process is gone */
@@ -176,10 +196,11 @@ int main(int argc, char *argv[])
 		return r;
 	server_block_signals();
 	capacity_grow_file_table(); /* before there are threads */
-	r = log_start();
+	r = keep_successor_fd(&inheritance);
+	if (r == 0)
+		r = log_start();
 	if (r < 0) {
-		log_line(LOG_ERR, MESSAGE_NOT_STARTED, "Can't start the log thread: %s",
-			 strerror(-r));
+		log_line(LOG_ERR, MESSAGE_NOT_STARTED, "Can't start: %s", strerror(-r));
 		return fail_slowly(EXIT_FAILURE);
 	}
 	log_info("pid: %d", getpid());

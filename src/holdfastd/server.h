@@ -37,9 +37,9 @@ struct inheritance {
 	char **arguments; /* the command line */
 	/* Of a successor (successor.h): its end of the socket; -EBADF, and then: */
 	int handover;
-	const int *listeners;
+	int *listeners;
 	size_t n_listeners;
-	const struct stored_fd *stored; /* what came from the fd store, taken over */
+	struct stored_fd *stored; /* what came from the fd store, taken over */
 	size_t n_stored;
 };
 

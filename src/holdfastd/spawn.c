@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "holdfastd/spawn.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -11,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -22,12 +25,11 @@
 #include "base/time.h"
 #include "holdfastd/handover.h"
 
-/* Where the successor finds its end of the socket. */
-#define SUCCESSOR_FD 3
 #define EXIT_NOT_EXECUTED 127  /* nobody looks at it */
 #define STACK_SIZE (64 * 1024) /* for a few calls */
 #define REAPED_WAIT_MSEC 200
 #define ENVIRONMENT_ENTRY HANDOVER_ENVIRONMENT "=3"
+static_assert(SUCCESSOR_FD == 3, "as the environment says");
 
 /*
  * The thread sanitizer's clone() is made for children with memory of their own: in that
@@ -58,6 +60,28 @@ int spawn_find_program(char *ret_path, size_t size)
 		return -errno;
 	ret_path[n] = '\0';
 	return 0;
+}
+
+/* What is at SUCCESSOR_FD while no successor is being started. */
+static int placeholder = -EBADF;
+
+int spawn_keep_fd(void)
+{
+	_cleanup_close_ int moved = -EBADF;
+
+	placeholder = eventfd(0, EFD_CLOEXEC);
+	if (placeholder < 0)
+		return -errno;
+	if (placeholder == SUCCESSOR_FD) {
+		placeholder = fcntl(SUCCESSOR_FD, F_DUPFD_CLOEXEC, SUCCESSOR_FD + 1);
+		return placeholder < 0 ? -errno : 0;
+	}
+	moved = fcntl(SUCCESSOR_FD, F_DUPFD_CLOEXEC, SUCCESSOR_FD + 1);
+	if (moved < 0 && errno != EBADF)
+		return -errno;
+	if (dup3(placeholder, SUCCESSOR_FD, O_CLOEXEC) < 0)
+		return -errno;
+	return moved < 0 ? 0 : take_fd(&moved);
 }
 
 /* What the manager has told this process, and only this one. */
@@ -98,9 +122,21 @@ struct start {
 	const char *program;
 	char *const *arguments;
 	char *const *environment;
-	int socket;
 	int error; /* why it could not be executed; 0: it was */
 };
+
+/*
+ * Leaves this process's table of files, which has thousands, for one of its own with the
+ * first few: copying them all, and closing the copies in execve(2), would take some ms of
+ * a CPU that the kernel gives nobody else meanwhile.
+ * (tests/kernel/close-range-unshares.c)
+ */
+static bool leave_files(void)
+{
+	return syscall(SYS_close_range, SUCCESSOR_FD + 1, ~0U, CLOSE_RANGE_UNSHARE) ==
+		       0 ||
+	       unshare(CLONE_FILES) == 0;
+}
 
 /*
  * In the child, which has this process's memory until it executes the program (and this
@@ -116,8 +152,7 @@ static int run_child(void *userdata)
 	(void)sigaddset(&blocked, SIGUSR2);
 	/* Nobody waits for all that it does before it is told to go */
 	slice_shorten();
-	if (start->socket == SUCCESSOR_FD ? fcntl(SUCCESSOR_FD, F_SETFD, 0) == 0
-					  : dup2(start->socket, SUCCESSOR_FD) >= 0) {
+	if (leave_files() && fcntl(SUCCESSOR_FD, F_SETFD, 0) == 0) {
 		(void)sigprocmask(SIG_SETMASK, &blocked, NULL);
 		(void)execve(start->program, start->arguments, start->environment);
 	}
@@ -133,7 +168,7 @@ static int run_child(void *userdata)
  */
 static int clone_child(struct start *start, struct spawned *ret_spawned)
 {
-	int flags = CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD;
+	int flags = CLONE_VM | CLONE_FILES | CLONE_VFORK | CLONE_PIDFD | SIGCHLD;
 	char *stack = malloc(STACK_SIZE), *top;
 	int fd = -EBADF, pid;
 
@@ -169,26 +204,40 @@ static int start_child(struct start *start, struct spawned *ret_spawned)
 	return r;
 }
 
-int spawn_successor(const char *program, char *const arguments[],
-		    struct spawned *ret_spawned, int *ret_socket)
+/* One end for this process, and one at SUCCESSOR_FD. */
+static int make_pair(int *ret_ours)
 {
 	_cleanup_close_ int ours = -EBADF, theirs = -EBADF;
-	struct start start = {.program = program, .arguments = arguments};
-	char **environment;
-	int pair[2], r;
+	int pair[2];
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) <
 	    0)
 		return -errno;
 	ours = pair[0];
 	theirs = pair[1];
+	if (dup3(theirs, SUCCESSOR_FD, O_CLOEXEC) < 0)
+		return -errno;
+	*ret_ours = take_fd(&ours);
+	return 0;
+}
+
+int spawn_successor(const char *program, char *const arguments[],
+		    struct spawned *ret_spawned, int *ret_socket)
+{
+	_cleanup_close_ int ours = -EBADF;
+	struct start start = {.program = program, .arguments = arguments};
+	char **environment;
+	int r;
+
+	r = make_pair(&ours);
+	if (r < 0)
+		return r;
 	environment = make_environment();
-	if (!environment)
-		return -ENOMEM;
 	start.environment = environment;
-	start.socket = theirs;
-	r = start_child(&start, ret_spawned);
+	r = environment ? start_child(&start, ret_spawned) : -ENOMEM;
 	free(environment);
+	/* Closes the successor's end here */
+	(void)dup3(placeholder, SUCCESSOR_FD, O_CLOEXEC);
 	if (r < 0)
 		return r;
 	*ret_socket = take_fd(&ours);

@@ -14,6 +14,17 @@
  */
 int spawn_find_program(char *ret_path, size_t size);
 
+/* Where a successor finds its end of the socket. */
+#define SUCCESSOR_FD 3
+
+/*
+ * Keeps that fd for the successors that this process will start: a child that needs only
+ * the lowest fds is started without a copy of all the others. To be called once, and
+ * before spawn_successor(). What was there is moved: returns its new fd, which the caller
+ * owns as it did the old one; 0 if nothing was there; or a negative errno.
+ */
+int spawn_keep_fd(void);
+
 /* A process that was started. */
 struct spawned {
 	pid_t pid;
