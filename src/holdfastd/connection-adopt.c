@@ -203,10 +203,10 @@ int connection_adopt(struct worker *worker, uint32_t slot, struct adopted_entry 
 	int r;
 
 	r = connection_prepare(worker, slot, entry, pipes, active_usec, &connection);
-	if (r < 0) {
+	if (r < 0 && r != -ENOMEM)
 		connection_refuse(worker, slot, entry, pipes);
+	if (r < 0)
 		return r;
-	}
 	worker_set_unsettled(worker, connection);
 	return 0;
 }

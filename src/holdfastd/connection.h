@@ -102,10 +102,10 @@ void connection_open(struct worker *worker, int client_fd);
 
 /*
  * Goes on with a connection of the last process, which is unsettled: see
- * connection_settle(). Takes the fds of entry and pipes over in any case. pipes: of each
- * flow, NULL if the ledger names none. active_usec: when its last byte moved, for the
- * idle timeout. Returns 0, or a negative errno where it can't be continued exactly: it
- * was reset then.
+ * connection_settle(). pipes: of each flow, NULL if the ledger names none. active_usec:
+ * when its last byte moved, for the idle timeout. Returns 0; or a negative errno where it
+ * can't be continued exactly, and then it was reset; or -ENOMEM, when the fds of entry
+ * and pipes are still the caller's: in all other cases they are taken over.
  */
 int connection_adopt(struct worker *worker, uint32_t slot, struct adopted_entry *entry,
 		     struct pool_pipe *pipes[LEDGER_FLOWS], uint64_t active_usec);

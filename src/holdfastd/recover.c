@@ -80,23 +80,26 @@ static bool is_pipe_of_both_ends(int fd)
 	       (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR;
 }
 
-struct pool_pipe *recover_take_pipe(struct worker *worker, slot_ref ref)
+int recover_take_pipe(struct worker *worker, slot_ref ref, struct pool_pipe **ret_pipe)
 {
 	struct vault *vault = worker->shared->vault;
 	uint32_t slot = slot_ref_slot(ref);
-	struct pool_pipe *pipe = NULL;
 	struct adopted_entry entry;
+	bool is_pipe;
 
+	*ret_pipe = NULL;
 	if (ref == 0 || slot >= vault->n_adopted ||
 	    vault->ledger.slots[slot].state != SLOT_PIPE ||
 	    vault->ledger.slots[slot].generation != slot_ref_generation(ref) ||
 	    !adopt_take(vault, slot, &entry))
-		return NULL;
-	if (is_pipe_of_both_ends(entry.fds[0]))
-		pipe = pipe_pool_adopt(&worker->pipes, ref, entry.fds[0]);
-	if (!pipe)
-		adopt_give_back(vault, slot, &entry);
-	return pipe;
+		return 0;
+	is_pipe = is_pipe_of_both_ends(entry.fds[0]);
+	if (is_pipe)
+		*ret_pipe = pipe_pool_adopt(&worker->pipes, ref, entry.fds[0]);
+	if (*ret_pipe)
+		return 0;
+	adopt_give_back(vault, slot, &entry);
+	return is_pipe ? -ENOMEM : 0;
 }
 
 static void quarantine(struct worker *worker, uint32_t slot, struct adopted_entry *entry)
@@ -129,17 +132,23 @@ static uint64_t active_usec(const struct recovery *recovery, uint32_t slot)
 	return active + away;
 }
 
-/* In a damaged ledger two connections may name the same one. */
-static void take_pipes(struct worker *worker, uint32_t slot,
+int recover_take_pipes(struct worker *worker, uint32_t slot,
 		       struct pool_pipe *ret_pipes[LEDGER_FLOWS])
 {
 	const struct ledger_slot *record = &worker->shared->vault->ledger.slots[slot];
+	int r = 0;
 
-	for (size_t i = 0; i < LEDGER_FLOWS; i++)
-		ret_pipes[i] = recover_take_pipe(worker, record->flows[i].pipe);
+	for (size_t i = 0; i < LEDGER_FLOWS; i++) {
+		int failure =
+			recover_take_pipe(worker, record->flows[i].pipe, &ret_pipes[i]);
+
+		r = r < 0 ? r : failure;
+	}
+	return r;
 }
 
-static void adopt_connection(struct recovery *recovery, uint32_t slot)
+/* Returns 0, also where it was reset since it can't be continued, or -ENOMEM. */
+static int adopt_connection(struct recovery *recovery, uint32_t slot)
 {
 	struct shared *shared = recovery->shared;
 	struct vault *vault = shared->vault;
@@ -149,22 +158,25 @@ static void adopt_connection(struct recovery *recovery, uint32_t slot)
 	int r;
 
 	if (!adopt_take(vault, slot, &entry))
-		return;
+		return 0;
 	if (adopt_is_quarantined(vault, slot)) {
 		quarantine(worker, slot, &entry);
-		return;
+		return 0;
 	}
 	/* A record that makes this crash is to be quarantined as well */
 	vault->ledger.header->in_hand[worker->index] =
 		slot_ref_make(slot, vault->ledger.slots[slot].generation);
-	take_pipes(worker, slot, pipes);
-	r = connection_adopt(worker, slot, &entry, pipes, active_usec(recovery, slot));
+	r = recover_take_pipes(worker, slot, pipes);
+	if (r == 0)
+		r = connection_adopt(worker, slot, &entry, pipes,
+				     active_usec(recovery, slot));
 	vault->ledger.header->in_hand[worker->index] = 0;
 	if (r < 0)
-		return;
+		return r == -ENOMEM ? r : 0;
 	recovery->n_adopted++;
 	recovery->pending_bytes +=
 		connection_pending(TAILQ_LAST(&worker->all, connection_list));
+	return 0;
 }
 
 void recover_note_settled(struct worker *worker)
@@ -194,8 +206,10 @@ void recover_free_pipe(struct shared *shared, uint32_t slot)
 	struct pool_pipe *pipe = NULL;
 	size_t pending;
 
+	/* Without memory for it, it stays in the store */
 	if (record->state == SLOT_PIPE)
-		pipe = recover_take_pipe(worker, slot_ref_make(slot, record->generation));
+		(void)recover_take_pipe(worker, slot_ref_make(slot, record->generation),
+					&pipe);
 	if (!pipe)
 		return;
 	if (pipe_get_pending(pipe->fd, &pending) == 0 && pending == 0)
@@ -226,12 +240,13 @@ int recover_connections(struct recovery *recovery)
 {
 	struct shared *shared = recovery->shared;
 	uint32_t n = 0, *list = list_connections(shared->vault, &n);
+	int r = list ? 0 : -ENOMEM;
 
-	if (!list)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < n; i++)
-		adopt_connection(recovery, list[i]);
+	for (uint32_t i = 0; i < n && r == 0; i++)
+		r = adopt_connection(recovery, list[i]);
 	free(list);
+	if (r < 0)
+		return r;
 	count_unsettled_workers(shared);
 	for (uint32_t slot = 0; slot < shared->vault->n_adopted; slot++)
 		recover_free_pipe(shared, slot);

@@ -28,10 +28,17 @@ struct recovery {
 void recover_say(const struct adopt_report *report);
 
 /*
- * Makes a lent pipe of worker's of the one that ref names, or returns NULL where there is
- * none: then it is as it was.
+ * Makes a lent pipe of worker's of the one that ref names. Returns 0, and then *ret_pipe
+ * is NULL where there is none; or -ENOMEM. Without a pipe all is as it was.
  */
-struct pool_pipe *recover_take_pipe(struct worker *worker, slot_ref ref);
+int recover_take_pipe(struct worker *worker, slot_ref ref, struct pool_pipe **ret_pipe);
+
+/*
+ * The same for each flow of the connection in slot. In a damaged ledger two may name the
+ * same pipe: the second has none. On -ENOMEM some were taken, and the caller owns them.
+ */
+int recover_take_pipes(struct worker *worker, uint32_t slot,
+		       struct pool_pipe *ret_pipes[LEDGER_FLOWS]);
 
 /*
  * If slot is a pipe that nobody has taken, puts it into some worker's pool; or discards
@@ -45,8 +52,9 @@ void recover_delay(const struct adopt_report *report);
 /*
  * Shares the connections out among the workers, resets those that can't be continued and
  * those in quarantine, and logs the one line about it. Sets n_adopted and what follows
- * it. Returns 0 or -ENOMEM. What takes a look at each socket is left to the workers
- * (connection_settle()): nobody has to wait for all of them.
+ * it. Returns 0; or -ENOMEM, and then no connection was reset for want of memory: the
+ * process is to end, since the store has them all. What takes a look at each socket is
+ * left to the workers (connection_settle()): nobody has to wait for all of them.
  */
 int recover_connections(struct recovery *recovery);
 

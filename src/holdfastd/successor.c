@@ -149,10 +149,10 @@ static int prepare(struct successor *successor, uint32_t slot,
 	struct connection *connection;
 	int r;
 
-	for (size_t i = 0; i < LEDGER_FLOWS; i++)
-		pipes[i] = recover_take_pipe(worker, record->flows[i].pipe);
-	r = connection_prepare(worker, slot, entry, pipes, record->active_usec,
-			       &connection);
+	r = recover_take_pipes(worker, slot, pipes);
+	if (r == 0)
+		r = connection_prepare(worker, slot, entry, pipes, record->active_usec,
+				       &connection);
 	if (r == 0)
 		return keep(successor, slot, connection);
 	give_pipes_back(worker, pipes);
@@ -298,10 +298,8 @@ static void refuse_rest(struct successor *successor)
 		if (!(successor->marks[slot] & MARK_REFUSED) ||
 		    !adopt_take(vault, slot, &entry))
 			continue;
-		for (size_t i = 0; i < LEDGER_FLOWS; i++)
-			pipes[i] =
-				recover_take_pipe(worker,
-						  vault->ledger.slots[slot].flows[i].pipe);
+		/* A pipe for which there is no memory stays in the store */
+		(void)recover_take_pipes(worker, slot, pipes);
 		connection_refuse(worker, slot, &entry, pipes);
 	}
 }

@@ -3,6 +3,8 @@
 
 import contextlib
 import os
+import re
+import resource
 import select
 import socket
 import struct
@@ -442,3 +444,33 @@ def test_reset_clients_by_the_thousand_leave_nothing(stage):
                 other.close()
         wait_until(lambda: instance.n_service_fds() <= n_fds + 8)
         assert echoes(connection)
+
+
+@pytest.mark.slow
+@pytest.mark.stages("keeper")
+def test_want_of_memory_at_the_start_costs_no_connection(stage):
+    """The process says so and ends, whatever it was doing; the store keeps them all."""
+    if stages.has_sanitizer():
+        pytest.skip("its allocator does not ask the limit, and its own memory is no measure")
+    instance = stage.start("echo", options=["--threads=1"])
+    connections = instance.connect_many(2000)
+    instance.kill()
+    assert all(echoes(connection) for connection in connections)
+    status = (instance.proc() / "status").read_text("ascii")
+    most = int(re.search(r"VmData:\s+(\d+) kB", status)[1]) * 1024
+    keeper = instance.keeper_pid()
+    limits = resource.prlimit(keeper, resource.RLIMIT_DATA)
+    outcomes = []
+    # From too little for any of them to enough for all but a thread's stack (8 MiB)
+    for lack in range(11 << 20, 7 << 20, -(128 << 10)):
+        resource.prlimit(keeper, resource.RLIMIT_DATA, (most - lack, limits[1]))
+        instance.wait_pid_change(0)
+        since = instance.mark()
+        instance.kill(wait=False)
+        instance.wait_line("Can't start: (Cannot allocate memory|Resource temp)", since=since)
+        outcomes.append(any("Adopted 2000 connections" in line for line in instance.lines(since)))
+    assert not outcomes[0] and outcomes[-1]
+    resource.prlimit(keeper, resource.RLIMIT_DATA, limits)
+    instance.wait_pid_change(0)
+    instance.kill()
+    assert all(echoes(connection) for connection in connections)
