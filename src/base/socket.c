@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <assert.h>
+#include <ctype.h>
 #include <errno.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
@@ -170,6 +171,7 @@ bool socket_is_at_urgent(int fd)
 	return ioctl(fd, SIOCATMARK, &at_mark) == 0 && at_mark;
 }
 
+/* A peer names itself as it likes, and must not forge a line of the log with that. */
 static void format_unix(const struct sockaddr_un *address, socklen_t length,
 			char *ret_text, size_t size)
 {
@@ -182,6 +184,9 @@ static void format_unix(const struct sockaddr_un *address, socklen_t length,
 			       address->sun_path + 1);
 	else
 		(void)snprintf(ret_text, size, "%.*s", path_length, address->sun_path);
+	for (char *c = ret_text; *c; c++)
+		if (iscntrl((unsigned char)*c))
+			*c = '?';
 }
 
 /* The address in the form that people type it in; an IPv4 peer of an IPv6 socket as IPv4.

@@ -5,10 +5,12 @@
 #include <netinet/in.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include "base/fd.h"
 #include "base/socket.h"
@@ -77,6 +79,33 @@ static void abstract_names_begin_with_an_at_sign(void **state)
 	assert_string_equal(text, "@holdfast-test-socket");
 }
 
+static void paths_are_named_as_they_are(void **state)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	char text[TEXT_SIZE];
+
+	(void)state;
+	(void)snprintf(address.sun_path, sizeof(address.sun_path),
+		       "/tmp/holdfast-test-socket.%d", getpid());
+	format(&address, sizeof(address), text);
+	assert_int_equal(unlink(address.sun_path), 0);
+	assert_string_equal(text, address.sun_path);
+}
+
+static void names_can_not_forge_a_line(void **state)
+{
+	static const char name[] = "holdfast-test\npid: 1\x1b[2J";
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	char text[TEXT_SIZE];
+
+	(void)state;
+	memcpy(address.sun_path + 1, name, strlen(name));
+	format(&address,
+	       (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(name)),
+	       text);
+	assert_string_equal(text, "@holdfast-test?pid: 1?[2J");
+}
+
 static void what_has_no_name_is_unnamed(void **state)
 {
 	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -94,6 +123,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(ipv6_is_named_in_brackets_and_mapped_ipv4_as_ipv4),
 		cmocka_unit_test(abstract_names_begin_with_an_at_sign),
+		cmocka_unit_test(paths_are_named_as_they_are),
+		cmocka_unit_test(names_can_not_forge_a_line),
 		cmocka_unit_test(what_has_no_name_is_unnamed),
 	};
 
