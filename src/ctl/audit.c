@@ -50,7 +50,41 @@ static void print_row(const struct row *row)
 		     *row->why ? ": " : "", row->why);
 }
 
-static int print_rows(sd_bus_message *reply)
+static void print_header(void)
+{
+	(void)printf("%10s %-7s %-8s %15s %15s %10s %15s %-11s %s\n", "CONNECTION",
+		     "SERVICE", "FROM", "CONSUMED", "RECORDED", "PENDING", "DELIVERED",
+		     "VERDICT", "CLIENT");
+}
+
+static void put_row(const struct row *row, struct json *json)
+{
+	json_open_object(json);
+	json_name(json, "connection");
+	json_number(json, row->id);
+	json_name(json, "service");
+	json_string(json, row->service);
+	json_name(json, "from");
+	json_string(json, row->source);
+	json_name(json, "consumed");
+	json_integer(json, row->consumed);
+	json_name(json, "recorded");
+	json_integer(json, row->recorded);
+	json_name(json, "pending");
+	json_integer(json, row->pending);
+	json_name(json, "delivered");
+	json_integer(json, row->delivered);
+	json_name(json, "verdict");
+	json_string(json, row->verdict);
+	json_name(json, "client");
+	json_string(json, row->peer);
+	json_name(json, "why");
+	json_string(json, row->why);
+	json_close(json);
+}
+
+/* json: NULL for text. */
+static int print_rows(sd_bus_message *reply, struct json *json)
 {
 	bool is_first = true;
 	struct row row;
@@ -62,11 +96,12 @@ static int print_rows(sd_bus_message *reply)
 						  &row.source, &row.verdict, &row.why,
 						  &row.consumed, &row.recorded,
 						  &row.pending, &row.delivered)) > 0) {
+		if (json) {
+			put_row(&row, json);
+			continue;
+		}
 		if (is_first)
-			(void)printf("%10s %-7s %-8s %15s %15s %10s %15s %-11s %s\n",
-				     "CONNECTION", "SERVICE", "FROM", "CONSUMED",
-				     "RECORDED", "PENDING", "DELIVERED", "VERDICT",
-				     "CLIENT");
+			print_header();
 		is_first = false;
 		print_row(&row);
 	}
@@ -89,21 +124,53 @@ static void print_summary(const struct summary *summary)
 	(void)printf("\n");
 }
 
-static int print(sd_bus_message *reply, struct summary *ret_summary)
+static void put_summary(const struct summary *summary, struct json *json)
+{
+	json_name(json, "right");
+	json_number(json, summary->n_right);
+	json_name(json, "wrong");
+	json_number(json, summary->n_wrong);
+	json_name(json, "not-audited");
+	json_number(json, summary->n_not_audited);
+	json_name(json, "unlisted");
+	json_number(json, summary->n_unlisted);
+}
+
+static int print_json(sd_bus_message *reply, const struct summary *summary,
+		      enum json_mode mode)
+{
+	struct json json = json_begin(stdout, mode);
+	int r;
+
+	json_open_object(&json);
+	put_summary(summary, &json);
+	json_name(&json, "flows");
+	json_open_array(&json);
+	r = print_rows(reply, &json);
+	json_close(&json);
+	json_close(&json);
+	json_end(&json);
+	return r;
+}
+
+static int print(sd_bus_message *reply, enum json_mode mode, struct summary *ret_summary)
 {
 	struct summary summary = {0};
 	int r;
 
 	r = sd_bus_message_read(reply, "tttt", &summary.n_right, &summary.n_not_audited,
 				&summary.n_wrong, &summary.n_unlisted);
-	if (r >= 0)
-		r = print_rows(reply);
+	if (r >= 0 && mode != JSON_OFF)
+		r = print_json(reply, &summary, mode);
+	else if (r >= 0)
+		r = print_rows(reply, NULL);
 	if (r < 0) {
 		(void)fprintf(stderr, "holdfastctl: can't understand the answer: %s\n",
 			      strerror(-r));
 		return r;
 	}
-	print_summary(&summary);
+	if (mode == JSON_OFF)
+		print_summary(&summary);
 	*ret_summary = summary;
 	return 0;
 }
@@ -120,7 +187,7 @@ int verb_audit(const struct request *request)
 		return STATUS_FAILURE;
 	r = ask(bus, request, &reply);
 	if (r >= 0)
-		r = print(reply, &summary);
+		r = print(reply, request->json, &summary);
 	(void)sd_bus_message_unref(reply);
 	/* Not flushed: there is nothing more to say */
 	(void)sd_bus_close_unref(bus);

@@ -127,6 +127,12 @@ void json_number(struct json *json, uint64_t number)
 	(void)fprintf(json->file, "%llu", (unsigned long long)number);
 }
 
+void json_integer(struct json *json, int64_t number)
+{
+	separate(json);
+	(void)fprintf(json->file, "%lld", (long long)number);
+}
+
 void json_bool(struct json *json, bool value)
 {
 	separate(json);

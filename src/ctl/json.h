@@ -38,4 +38,5 @@ void json_name(struct json *json, const char *name);
 /* text: what is no UTF-8 in it becomes U+FFFD. */
 void json_string(struct json *json, const char *text);
 void json_number(struct json *json, uint64_t number);
+void json_integer(struct json *json, int64_t number);
 void json_bool(struct json *json, bool value);

@@ -5,7 +5,9 @@ That it is never wrong, all other tests show too: none passes if a service has s
 bytes do not add up (conftest.py).
 """
 
+import concurrent.futures
 import fcntl
+import json
 import os
 import re
 import select
@@ -213,6 +215,17 @@ def test_what_has_no_counts_is_said_to_be_not_auditable(stage):
         assert "the kernel keeps no counts of such a socket" in audited.audit("--all").stdout
 
 
+@pytest.mark.stages("keeper")
+def test_names_of_peers_are_shown_as_text_of_one_line(stage):
+    path = stage.socket_path("names")
+    audited = Audited(stage, listen=[path])
+    with socket.socket(socket.AF_UNIX) as client:
+        client.bind(f"\0holdfast-test {os.getpid()}\né".encode())
+        client.connect(path)
+        assert echoes(client)
+        assert f" @holdfast-test {os.getpid()}???: " in audited.audit("--all").stdout
+
+
 def test_each_direction_is_shown_with_its_figures(stage):
     listener, service = upstream_of(stage)
     audited = Audited(stage, service)
@@ -230,6 +243,32 @@ def test_each_direction_is_shown_with_its_figures(stage):
         assert re.search(row, shown, re.M), shown
 
 
+@pytest.mark.stages("keeper")
+@pytest.mark.parametrize("mode", ["short", "pretty"])
+def test_figures_are_there_for_programs_too(stage, mode):
+    audited = Audited(stage)
+    with audited.instance.connect() as client:
+        assert echoes(client)
+        name, port = client.getsockname()
+        found = json.loads(audited.audit("--all", f"--json={mode}").stdout)
+        summary = json.loads(audited.audit(f"--json={mode}").stdout)
+        assert audited.audit("--json=off").stdout == "1 connections audited, all right\n"
+    (flow,) = found.pop("flows")
+    counts = {flow.pop(count) for count in ("consumed", "recorded", "delivered")}
+    assert len(counts) == 1 and counts != {0}
+    assert flow == {
+        "connection": 1,
+        "service": "echo",
+        "from": "client",
+        "pending": 0,
+        "verdict": "right",
+        "client": f"{name}:{port}",
+        "why": "",
+    }
+    assert found == {"right": 1, "wrong": 0, "not-audited": 0, "unlisted": 0}
+    assert summary == found | {"flows": []}
+
+
 def test_takeover_is_audited(stage):
     audited = Audited(stage)
     with audited.instance.connect() as client:
@@ -237,6 +276,27 @@ def test_takeover_is_audited(stage):
         audited.instance.takeover()
         audited.instance.wait_line("Audited the bytes of 1 connections: 1 all right, 0 not")
         assert echoes(client)
+
+
+@pytest.mark.stages("keeper")
+def test_of_those_who_ask_at_once_one_waits_and_others_are_refused(stage):
+    audited = Audited(stage, options=["--threads=1"])
+    clients = audited.instance.connect_many(3000)
+    assert all(echoes(client) for client in clients)
+    refused = (1, "", f"holdfastctl: Audit of {audited.path}: another audit waits already\n")
+    right = (0, "3000 connections audited, all right\n", "")
+
+    def ask_at_once():
+        """Whether they came as close together as that."""
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            asked = [pool.submit(audited.audit) for _ in range(8)]
+        results = [one.result() for one in asked]
+        told = {(one.returncode, one.stdout, one.stderr) for one in results}
+        assert told <= {right, refused} and right in told
+        return refused in told
+
+    wait_until(ask_at_once)
+    audited.is_right(3000)
 
 
 # Something is wrong

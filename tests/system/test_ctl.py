@@ -133,6 +133,36 @@ def test_takeover_and_its_pause_are_told(controlled):
         assert controlled.connection_of(client)["restarts"] == 1
 
 
+def test_first_process_has_adopted_nothing(controlled):
+    assert "Last adopt: none, nothing was there\n" in controlled.ask("status")
+    (status,) = json.loads(controlled.ask("status", "--json=short"))
+    assert (status["adopt_kind"], status["adopt_n_connections"]) == ("none", 0)
+
+
+@pytest.mark.stages("keeper")
+def test_metrics_are_well_formed_with_any_name(controlled, tmp_path):
+    path = os.fsencode(tmp_path) + b'/a "quote", a \\, a\nline, \xc3\xa9 and \xff'
+    os.symlink(controlled.path, path)
+    result = controlled.ctl("metrics", b"--socket=" + path)
+    assert (result.returncode, result.stderr) == (0, "")
+    families = openmetrics.parse(result.stdout)
+    name = path.decode(errors="replace")
+    assert families["holdfast_up"].samples == {name: (1, {"instance": name})}
+
+
+@pytest.mark.stages("keeper")
+def test_nobody_at_the_socket_is_a_failure(controlled, tmp_path):
+    nobody = f"--socket={tmp_path}/nobody"
+    for verb in ("list", "status", "audit", "metrics"):
+        result = controlled.ctl(verb, nobody)
+        assert result.returncode == 1
+        assert "can't ask" in result.stderr, result.stderr
+    families = openmetrics.parse(result.stdout)
+    assert families["holdfast_up"].samples[f"{tmp_path}/nobody"][0] == 0
+    assert families["holdfast_connections"].samples == {}
+    assert families["holdfast_build_info"].samples == {}
+
+
 def test_metrics_are_well_formed(controlled):
     with controlled.instance.connect() as client:
         assert echoes(client, b"1" * 1000)

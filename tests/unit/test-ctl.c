@@ -130,6 +130,8 @@ static void write_all_kinds(struct json *json)
 	json_open_object(json);
 	json_name(json, "number");
 	json_number(json, UINT64_MAX);
+	json_name(json, "negative");
+	json_integer(json, INT64_MIN);
 	json_name(json, "true");
 	json_bool(json, true);
 	json_name(json, "none");
@@ -148,9 +150,9 @@ static void short_json_is_one_line(void **state)
 
 	(void)state;
 	write_all_kinds(&json);
-	expect_output(
-		file,
-		"[{\"number\":18446744073709551615,\"true\":true,\"none\":[]},\"last\"]\n");
+	expect_output(file,
+		      "[{\"number\":18446744073709551615,\"negative\":-9223372036854775808,"
+		      "\"true\":true,\"none\":[]},\"last\"]\n");
 }
 
 static void pretty_json_is_indented(void **state)
@@ -161,6 +163,7 @@ static void pretty_json_is_indented(void **state)
 	(void)state;
 	write_all_kinds(&json);
 	expect_output(file, "[\n\t{\n\t\t\"number\" : 18446744073709551615,\n"
+			    "\t\t\"negative\" : -9223372036854775808,\n"
 			    "\t\t\"true\" : true,\n\t\t\"none\" : []\n\t},\n"
 			    "\t\"last\"\n]\n");
 }
