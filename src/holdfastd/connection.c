@@ -125,6 +125,34 @@ void connection_let_go(struct connection *connection)
 		connection->peers[i].fd = fd_close(connection->peers[i].fd);
 }
 
+static struct flow *flow_into(struct connection *connection, const struct peer *peer)
+{
+	for (unsigned i = 0; i < connection->n_flows; i++)
+		if (connection->flows[i].sink == peer)
+			return &connection->flows[i];
+	return NULL;
+}
+
+static struct flow *flow_out_of(struct connection *connection, const struct peer *peer)
+{
+	for (unsigned i = 0; i < connection->n_flows; i++)
+		if (connection->flows[i].source == peer)
+			return &connection->flows[i];
+	return NULL;
+}
+
+/*
+ * close() alone sends no FIN while a parcel holds the socket. Where both directions have
+ * come to their ends, that of the peer's was read and ours was sent with the last byte.
+ */
+static void shut_down(struct connection *connection, struct peer *peer)
+{
+	const struct flow *into = flow_into(connection, peer);
+
+	if (connection->is_closing || !into || into->state != FLOW_ENDED)
+		(void)shutdown(peer->fd, SHUT_RDWR);
+}
+
 void connection_end(struct connection *connection)
 {
 	connection_log(connection, LOG_DEBUG, MESSAGE_ENDED, "Connection %llu ended",
@@ -133,8 +161,7 @@ void connection_end(struct connection *connection)
 	for (size_t i = 0; i < CONNECTION_PEERS; i++)
 		if (connection->peers[i].fd >= 0) {
 			listener_set_orderly_close(connection->peers[i].fd);
-			/* close() alone sends no FIN while a parcel holds the socket */
-			(void)shutdown(connection->peers[i].fd, SHUT_RDWR);
+			shut_down(connection, &connection->peers[i]);
 		}
 	release(connection);
 }
@@ -167,22 +194,6 @@ struct connection *connection_free(struct connection *connection)
 static bool is_ended(const struct flow *flow)
 {
 	return flow->state == FLOW_ENDED || flow->state == FLOW_LOST;
-}
-
-static struct flow *flow_into(struct connection *connection, const struct peer *peer)
-{
-	for (unsigned i = 0; i < connection->n_flows; i++)
-		if (connection->flows[i].sink == peer)
-			return &connection->flows[i];
-	return NULL;
-}
-
-static struct flow *flow_out_of(struct connection *connection, const struct peer *peer)
-{
-	for (unsigned i = 0; i < connection->n_flows; i++)
-		if (connection->flows[i].source == peer)
-			return &connection->flows[i];
-	return NULL;
 }
 
 bool connection_has_failed(const struct connection *connection)
