@@ -149,11 +149,24 @@ static void sweep(struct vault *vault, uint32_t index)
 	}
 }
 
-static bool is_worth_a_sweep(const struct vault_parcel *parcel, bool tick)
+/*
+ * Of short connections nearly all are dead in the parcel that was sealed last, and soon
+ * all will be: then it is dropped without a look at its entries.
+ */
+static bool may_be_dropped_soon(const struct vault *vault, uint32_t index, bool tick)
 {
+	const struct vault_parcel *parcel = &vault->parcels[index];
+
+	return index == vault->last_sealed && !tick && !vault->full &&
+	       parcel->n_dead + parcel->n_moved < parcel->n_entries;
+}
+
+static bool is_worth_a_sweep(const struct vault *vault, uint32_t index, bool tick)
+{
+	const struct vault_parcel *parcel = &vault->parcels[index];
 	uint32_t n_dead = parcel->n_dead;
 
-	if (parcel->state != PARCEL_SEALED)
+	if (parcel->state != PARCEL_SEALED || may_be_dropped_soon(vault, index, tick))
 		return false;
 	if (is_mostly_dead(n_dead + parcel->n_moved, parcel->n_entries))
 		return true;
@@ -183,7 +196,7 @@ void sweep_all(struct vault *vault, bool tick)
 
 		if (parcel->state == PARCEL_NONE)
 			continue;
-		if (is_worth_a_sweep(parcel, tick)) {
+		if (is_worth_a_sweep(vault, i, tick)) {
 			sweep(vault, i);
 		} else if (tick && n_packed < SWEEP_PACKED_PER_TICK && is_loose(parcel)) {
 			sweep(vault, i);

@@ -18,8 +18,9 @@ struct vault;
 
 /*
  * Sweeps each sealed parcel that is worth it: most of it is dead, or little of it is
- * left. At a tick, also those that have dead entries and had no death since the last
- * tick, and some of those whose entries were put one by one: to pack them.
+ * left. The one that was sealed last has until a tick to be dropped without that. At a
+ * tick, also those that have dead entries and had no death since the last tick, and some
+ * of those whose entries were put one by one: to pack them.
  */
 void sweep_all(struct vault *vault, bool tick);
 

@@ -62,6 +62,7 @@ int vault_new(unsigned n_packers, struct vault **ret_vault)
 	 * made */
 	vault->n_batch = vault->n_spares_wanted = n_packers + 2;
 	vault->retry_delay_usec = VAULT_RETRY_USEC_MIN;
+	vault->last_sealed = VAULT_PARCELS_MAX;
 	vault->store_max = store_get_max();
 
 	r = make_fds(vault);
@@ -383,6 +384,7 @@ void vault_entry_died(struct vault *vault, uint32_t location)
 
 void vault_seal(struct vault *vault, uint32_t index)
 {
+	atomic_store(&vault->last_sealed, index);
 	atomic_store(&vault->parcels[index].state, PARCEL_SEALED);
 	poke(vault);
 }

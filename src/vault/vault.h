@@ -82,6 +82,8 @@ struct vault {
 	struct vault_parcel parcels[VAULT_PARCELS_MAX];
 	/* Shared: where the valid entry of each slot is (parcel index + 1), or 0. */
 	_Atomic uint32_t *locations;
+	/* Shared: the parcel that was sealed last, or VAULT_PARCELS_MAX. */
+	_Atomic uint32_t last_sealed;
 
 	/* Shared, under lock. */
 	pthread_mutex_t lock;

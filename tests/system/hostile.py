@@ -193,11 +193,14 @@ class Attacked:
         assert metrics["parcels"] <= self._n_parcels_max(n + metrics["pipes"])
 
     def _n_parcels_max(self, n_entries):
-        """Those that are less than half full are merged; and each packer has one in hand."""
+        """
+        Those that are less than half full are merged, but for the one that was sealed last,
+        which has until the next tick; and each packer has one in hand.
+        """
         merged = constant("vault/parcel.h", "PARCEL_ENTRIES_MAX") // 2
         n_packers = self.instance.n_workers() + 1
         spares = n_packers + 1
-        return n_entries / merged + n_packers + spares
+        return n_entries / merged + 1 + n_packers + spares
 
     def check_recovered(self, n=1):
         """The hostile peers have gone: so has what they cost."""

@@ -283,11 +283,78 @@ static void mostly_dead_parcels_are_merged(void **state)
 	park_tokens(house, &parked, 3 * PARCEL_ENTRIES_MAX + 1);
 	free_tokens(house, &parked, 10);
 	house_settle(house);
+	vault_tick(house->vault); /* for the one that was sealed last */
+	house_settle(house);
 	/* The worker's, the main thread's, and the spares */
 	assert_true(vault_n_parcels(house->vault) <= 2 + house->vault->n_spares_wanted);
 	expect_stored_is_known(house);
 	expect_adopted(house, &parked);
 	house_settle(house);
+	expect_adopted(house, &parked);
+}
+
+/* Parks more than fits into the current parcel, and frees all in it but n. Returns its
+ * number. */
+static uint32_t seal_all_but(struct house *house, struct parked *parked, unsigned n)
+{
+	uint32_t sealed, n_kept = 0;
+
+	(void)park_token(house, parked);
+	sealed = (uint32_t)house->packer.current;
+	while (house->packer.current == (int)sealed)
+		(void)park_token(house, parked);
+	for (uint32_t slot = 0; slot < HOUSE_SLOTS; slot++)
+		if (house->vault->locations[slot] == sealed + 1 && n_kept++ >= n)
+			free_token(house, parked, slot);
+	house_settle(house);
+	return sealed;
+}
+
+static bool has_alive(const struct house *house, uint32_t index)
+{
+	for (uint32_t slot = 0; slot < HOUSE_SLOTS; slot++)
+		if (house->vault->locations[slot] == index + 1)
+			return true;
+	return false;
+}
+
+static void last_sealed_parcel_is_left_until_the_next_one(void **state)
+{
+	struct house *house = *state;
+	struct parked parked = {0};
+	uint32_t sealed = seal_all_but(house, &parked, 1);
+
+	assert_true(has_alive(house, sealed));
+	(void)seal_all_but(house, &parked, 1);
+	assert_false(has_alive(house, sealed));
+	expect_adopted(house, &parked);
+}
+
+static void last_sealed_parcel_is_dropped_when_all_is_dead(void **state)
+{
+	struct house *house = *state;
+	struct parked parked = {0};
+	uint32_t sealed = seal_all_but(house, &parked, 1), slot = 0;
+	unsigned n = vault_n_parcels(house->vault);
+
+	while (house->vault->locations[slot] != sealed + 1)
+		slot++;
+	free_token(house, &parked, slot);
+	house_settle(house);
+	assert_int_equal(vault_n_parcels(house->vault), n - 1);
+	expect_adopted(house, &parked);
+}
+
+static void last_sealed_parcel_is_swept_in_a_full_store(void **state)
+{
+	struct house *house = *state;
+	struct parked parked = {0};
+	uint32_t sealed;
+
+	house->vault->full = true;
+	house->vault->retry_usec = USEC_INFINITY;
+	sealed = seal_all_but(house, &parked, 1);
+	assert_false(has_alive(house, sealed));
 	expect_adopted(house, &parked);
 }
 
@@ -333,6 +400,7 @@ static void current_parcel_with_rested_dead_is_asked_back(void **state)
 	assert_int_equal(n_wakes, 1);
 	packer_rotate_if_wanted(&house->packer);
 	assert_int_equal(house->vault->parcels[current].state, PARCEL_SEALED);
+	vault_tick(house->vault);
 	house_settle(house);
 	/* By now the number may be another parcel's */
 	assert_int_equal(house->vault->parcels[current].n_dead, 0);
@@ -903,6 +971,9 @@ int main(void)
 		TEST_STARTED(free_slots_go_round_between_packers),
 		TEST_STARTED(dead_parcel_is_removed_from_the_store),
 		TEST_STARTED(mostly_dead_parcels_are_merged),
+		TEST_STARTED(last_sealed_parcel_is_left_until_the_next_one),
+		TEST_STARTED(last_sealed_parcel_is_dropped_when_all_is_dead),
+		TEST_STARTED(last_sealed_parcel_is_swept_in_a_full_store),
 		TEST_STARTED(few_dead_are_left_until_they_have_rested_for_a_tick),
 		TEST_STARTED(current_parcel_with_rested_dead_is_asked_back),
 		TEST_STARTED(entries_put_one_by_one_are_packed_at_ticks),
