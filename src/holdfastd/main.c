@@ -207,6 +207,7 @@ int main(int argc, char *argv[])
 	r = server_run(&options, &inheritance);
 	if (r != EXIT_SUCCESS && r != EXIT_STATUS_IDLE && r != EXIT_STATUS_AGAIN)
 		(void)fail_slowly(r);
+	server_halt();
 	/* Not exit(): workers run to the last instant, and there is nothing to be saved */
 	_exit(r);
 }

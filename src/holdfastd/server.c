@@ -42,6 +42,7 @@ struct server {
 	struct takeover *takeover;
 	struct auditor *auditor;
 	struct successor *successor; /* NULL: adopted from the store */
+	bool are_workers_running;
 	bool is_handed_over;
 	bool is_heard; /* by the service manager: this is its main process */
 	char **arguments;
@@ -595,6 +596,7 @@ static int start(struct server *server, const struct stored_fd *stored, size_t n
 	if (r < 0)
 		return r;
 	/* Adopted connections go on now; new ones as soon as there are parcels for them */
+	server->are_workers_running = true;
 	r = start_workers(server);
 	if (r == 0)
 		r = stock_vault(server);
@@ -639,6 +641,7 @@ static int start_as_successor(struct server *server, int handover)
 		r = successor_take_over(server->successor, shared);
 	if (r < 0)
 		return r;
+	server->are_workers_running = true;
 	server->report.n_starts = shared->vault->ledger.header->n_starts;
 	server->recovery.n_adopted = successor_get_n_connections(server->successor);
 	return successor_watch_release(server->successor, server->event, on_released,
@@ -684,36 +687,47 @@ static int start_anyhow(struct server *server, const struct inheritance *inherit
 	return start(server, inheritance->stored, inheritance->n_stored);
 }
 
+static struct server the_server; /* threads use it to the last instant */
+
 int server_run(const struct options *options, const struct inheritance *inheritance)
 {
-	static struct server server; /* threads use it to the last instant */
+	struct server *server = &the_server;
 	int r;
 
-	server.started_usec = time_now_usec();
-	server.arguments = inheritance->arguments;
-	server.shared.options = options;
-	server.shared.connections_max =
+	server->started_usec = time_now_usec();
+	server->arguments = inheritance->arguments;
+	server->shared.options = options;
+	server->shared.connections_max =
 		capacity_get_connections(options, capacity_raise_files());
-	server.shared.control_fd = -EBADF;
-	gate_init(&server.shared.gate);
-	pthread_mutex_init(&server.shared.audited_lock, NULL);
-	r = start_anyhow(&server, inheritance);
+	server->shared.control_fd = -EBADF;
+	gate_init(&server->shared.gate);
+	pthread_mutex_init(&server->shared.audited_lock, NULL);
+	r = start_anyhow(server, inheritance);
 	if (r < 0) {
 		log_line(LOG_ERR, MESSAGE_NOT_STARTED, "Can't start: %s", strerror(-r));
 		log_flush(USEC_PER_SEC);
 		return r == -ENOSPC ? EXIT_STATUS_USAGE : EXIT_FAILURE;
 	}
-	r = sd_event_loop(server.event);
+	r = sd_event_loop(server->event);
 	if (r < 0) {
 		log_error("The event loop failed: %s", strerror(-r));
 		r = EXIT_FAILURE;
 	}
-	control_flush(server.control, CONTROL_FLUSH_USEC);
-	if (server.is_handed_over) {
+	control_flush(server->control, CONTROL_FLUSH_USEC);
+	if (server->is_handed_over) {
 		slice_shorten();
-		worker_let_go_all(&server.shared, time_now_usec() + LET_GO_USEC_MAX);
+		worker_let_go_all(&server->shared, time_now_usec() + LET_GO_USEC_MAX);
 	}
 	/* Lines only: what matters is in the store already */
 	log_flush(100 * USEC_PER_MSEC);
 	return r;
+}
+
+void server_halt(void)
+{
+	struct shared *shared = &the_server.shared;
+
+	/* Who has handed over has halted them */
+	if (the_server.are_workers_running && !the_server.is_handed_over)
+		(void)worker_halt_all(shared, time_now_usec() + HALT_USEC_MAX);
 }

@@ -4,12 +4,15 @@
  * left, starts the workers, and then handles signals, the watchdog, the status line and
  * the vault's chores. It never touches a byte.
  *
- * Stopping is crashing: SIGTERM ends the process at once, with nothing to be saved.
+ * Stopping is crashing, at a moment of our choice: SIGTERM ends the process with nothing
+ * to be saved, but between two steps of each worker, so that none has a connection that
+ * it has accepted but not put, or an entry in the journal that is not counted.
  */
 #pragma once
 
 #include <stddef.h>
 
+#include "base/time.h"
 #include "holdfastd/options.h"
 #include "vault/adopt.h"
 
@@ -45,3 +48,11 @@ struct inheritance {
 
 /* Serves until told to stop, or until a successor serves. Returns the exit status. */
 int server_run(const struct options *options, const struct inheritance *inheritance);
+
+/*
+ * Before the end of the process, if it is one that was planned: halts the workers, each
+ * at the end of what it is doing. One that hangs is not waited for longer than
+ * HALT_USEC_MAX.
+ */
+void server_halt(void);
+#define HALT_USEC_MAX (200 * USEC_PER_MSEC)

@@ -133,9 +133,12 @@ int worker_start(struct worker *worker);
 void worker_wake(struct worker *worker);
 
 /*
- * Stops all workers: they wait at the closed gate, at the latest at until_usec. Returns
- * whether they do; if not, the gate is open again.
+ * Has all workers wait at the closed gate, for good. Returns whether they do, at the
+ * latest at until_usec.
  */
+bool worker_halt_all(struct shared *shared, uint64_t until_usec);
+
+/* The same for a while; if they don't, the gate is open again. */
 bool worker_stop_all(struct shared *shared, uint64_t until_usec);
 
 /*
