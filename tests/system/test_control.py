@@ -7,7 +7,7 @@ import pytest
 
 import stages
 from controlled import OBJECT, DESTINATION, Controlled
-from questions import echoes
+from questions import echoes, wait_until
 
 @pytest.fixture
 def controlled(stage):
@@ -35,6 +35,9 @@ def test_takeover_that_fails_is_said_in_one_line(controlled):
         "/usr/bin/no-such-holdfastd can't be started: No such file or directory\n"
     )
     assert controlled.instance.main_pid() == pid
+    result = controlled.ctl("takeover", f"--socket={controlled.path}", "--", "holdfastd", "echo")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "holdfastd is no absolute path of a program\n" in result.stderr
     with controlled.instance.connect() as client:
         assert echoes(client)
 
@@ -157,6 +160,34 @@ def test_next_process_is_asked_at_the_same_path(controlled):
     controlled.instance.wait_ready()
     result = controlled.ctl("takeover", f"--socket={controlled.path}")
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.stages("keeper")
+def test_who_asks_while_connections_are_taken_up_is_answered_after_that(stage):
+    """Of those that no worker has looked at yet, the answer would not be right."""
+    controlled = Controlled(stage, options=["--threads=1"])
+    socket_option = f"--socket={controlled.path}"
+    clients = controlled.instance.connect_many(5000)
+    assert all(echoes(client) for client in clients)
+    for _ in range(6):
+        since = controlled.instance.mark()
+        controlled.instance.kill()
+        # The socket is there before the taking up, which takes longer than to ask
+        wait_until(lambda: controlled.ctl("status", socket_option).returncode == 0)
+        assert controlled.ask("audit") == "5000 connections audited, all right\n"
+        controlled.instance.wait_line("Audited the bytes of 5000 connections", since=since)
+    assert all(echoes(client) for client in clients[::500])
+
+
+@pytest.mark.stages("keeper")
+def test_what_is_in_the_place_of_the_socket_stays_and_is_named(stage, tmp_path):
+    path = tmp_path / "control"
+    path.write_text("precious", encoding="ascii")
+    instance = stage.start("echo", options=[f"--control={path}"])
+    instance.wait_line(rf"No control socket at {path}: there is something that is no socket")
+    with instance.connect() as client:
+        assert echoes(client)
+    assert path.read_text(encoding="ascii") == "precious"
 
 
 @pytest.mark.stages("systemd")

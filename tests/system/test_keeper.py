@@ -657,7 +657,7 @@ def test_watchdog_that_is_fed(start):
 
 
 def test_watchdog_kills_what_does_not_abort(start):
-    keeper = start("--watchdog=0.1", "--stop-timeout=0.1")
+    keeper = start("--watchdog=1", "--stop-timeout=0.1")
     probe = keeper.probe()
     probe.do("ignore", number=signal.SIGABRT)
     probe.wait_death()
@@ -931,6 +931,7 @@ USAGE = {
     "stop timeout": (["--stop-timeout=inf"], "--stop-timeout=inf: expected seconds"),
     "delay": (["--restart-delay-max="], "--restart-delay-max=: expected seconds"),
     "status": (["--restart-prevent-exit-status=1,256"], "=1,256: expected numbers"),
+    "many statuses": (["--restart-prevent-exit-status=" + "1," * 512 + "1"], "expected numbers"),
     "many listeners": ([f"--listen=@x{i}" for i in range(65)], "=@x64: expected no more than 64"),
 }
 

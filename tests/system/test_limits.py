@@ -18,7 +18,7 @@ import disturbances
 import ledger
 import stages
 import streams
-from questions import echoes, wait_until
+from questions import echoes, serving_stream, wait_until
 
 
 def stays_unserved(connection, seconds=0.5):
@@ -75,6 +75,23 @@ def test_start_by_hand_says_how_to_start_it():
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
     assert "systemctl enable --now holdfast@8888.socket" in result.stderr
+
+
+def test_listener_without_a_store_is_not_served():
+    """As systemd-socket-activate passes it; $LISTEN_PID has to be the process's own."""
+    program = stages.built_program("holdfastd")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        result = subprocess.run(
+            ["sh", "-c", f"LISTEN_PID=$$ LISTEN_FDS=1 exec {program} log 3<&0"],
+            stdin=listener,
+            capture_output=True,
+            text=True,
+            timeout=stages.PATIENCE_SECONDS,
+            env={},
+            check=False,
+        )
+    assert result.returncode == 2
+    assert "No service manager would keep the connections ($NOTIFY_SOCKET" in result.stderr
 
 
 def test_help_and_version():
@@ -251,6 +268,29 @@ def test_idle_time_is_counted_over_restarts(stage, disturb):
         with pytest.raises(ConnectionResetError):
             connection.recv(1)
         assert time.monotonic() - began > 1.5
+
+
+@pytest.mark.stages("keeper")
+def test_idle_connections_are_reset_in_the_order_they_came_to_rest(stage):
+    """That of their last bytes, which a takeover keeps; not that in which they came."""
+    instance = stage.start("echo", options=["--idle-timeout=2s", "--threads=1"])
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(instance.connect()) for _ in range(6)]
+        at_rest = connections[3:] + connections[:3]
+        with serving_stream(instance) as wait_more:
+            assert all(echoes(connection) for connection in at_rest)
+            instance.takeover()
+            wait_more()
+        epoll = stack.enter_context(select.epoll())
+        for connection in connections:
+            epoll.register(connection, 0)  # Its end is told all the same
+        ended = []
+        while len(ended) < len(connections):
+            events = epoll.poll(stages.PATIENCE_SECONDS, 1)
+            assert events
+            ended += [fd for fd, _ in events]
+            epoll.unregister(ended[-1])
+        assert ended == [connection.fileno() for connection in at_rest]
 
 
 def test_service_leaves_when_idle_and_is_started_by_the_next_connection(stage):
