@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/instance.h"
+#include "base/plural.h"
 #include "base/time.h"
 #include "ctl/instance.h"
 #include "ctl/verbs.h"
@@ -114,7 +115,8 @@ static void print_summary(const struct summary *summary)
 
 	if (summary->n_unlisted > 0)
 		(void)printf("(%" PRIu64 " more are not listed)\n", summary->n_unlisted);
-	(void)printf("%" PRIu64 " connections audited, ", n - summary->n_not_audited);
+	n -= summary->n_not_audited;
+	(void)printf("%" PRIu64 " connection%s audited, ", n, plural(n));
 	if (summary->n_wrong > 0)
 		(void)printf("%" PRIu64 " wrong: they were reset", summary->n_wrong);
 	else

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/plural.h"
 #include "ctl/format.h"
 #include "ctl/pager.h"
 #include "ctl/properties.h"
@@ -16,8 +17,9 @@ static void print_adopt(const struct instance_report *report)
 		(void)printf(" Last adopt: none, nothing was there\n");
 		return;
 	}
-	(void)printf(" Last adopt: %s, %u connections with %s pending, %u refused, in %s\n",
+	(void)printf(" Last adopt: %s, %u connection%s with %s pending, %u refused, in %s\n",
 		     report->adopt_kind, report->adopt_n_connections,
+		     plural(report->adopt_n_connections),
 		     format_bytes(report->adopt_pending, pending),
 		     report->adopt_n_refused,
 		     format_pause(report->adopt_pause_usec, pause));

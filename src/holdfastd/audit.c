@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "base/pipe.h"
+#include "base/plural.h"
 #include "holdfastd/messages.h"
 
 /* Of bytes: what is known of a count. */
@@ -282,9 +283,9 @@ void audit_log_tally(const struct audit_tally *tally)
 	log_entry_add(entry, "HOLDFAST_WRONG=%llu",
 		      (unsigned long long)tally->n[AUDIT_WRONG]);
 	log_line_send(entry,
-		      "Audited the bytes of %llu connections: %llu all right, %llu "
+		      "Audited the bytes of %llu connection%s: %llu all right, %llu "
 		      "not auditable, %llu wrong",
-		      (unsigned long long)tally->n_total,
+		      (unsigned long long)tally->n_total, plural(tally->n_total),
 		      (unsigned long long)tally->n[AUDIT_RIGHT],
 		      (unsigned long long)tally->n[AUDIT_NOT_AUDITED],
 		      (unsigned long long)tally->n[AUDIT_WRONG]);

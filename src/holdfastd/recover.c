@@ -12,6 +12,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/pipe.h"
+#include "base/plural.h"
 #include "base/socket.h"
 #include "base/time.h"
 #include "holdfastd/messages.h"
@@ -230,10 +231,13 @@ static void say_adopted(const struct recovery *recovery)
 	log_entry_add(line, "HOLDFAST_REFUSED=%u", recovery->n_refused);
 	log_entry_add(line, "HOLDFAST_DURATION_USEC=%llu",
 		      (unsigned long long)recovery->took_usec);
-	log_line_send(line,
-		      "Adopted %u connections with %llu pending bytes, refused %u, in %.1f ms",
-		      recovery->n_adopted, (unsigned long long)recovery->pending_bytes,
-		      recovery->n_refused, (double)recovery->took_usec / USEC_PER_MSEC);
+	log_line_send(
+		line,
+		"Adopted %u connection%s with %llu pending byte%s, refused %u, in %.1f ms",
+		recovery->n_adopted, plural(recovery->n_adopted),
+		(unsigned long long)recovery->pending_bytes,
+		plural(recovery->pending_bytes), recovery->n_refused,
+		(double)recovery->took_usec / USEC_PER_MSEC);
 }
 
 int recover_connections(struct recovery *recovery)

@@ -13,6 +13,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/plural.h"
 #include "base/slice.h"
 #include "base/time.h"
 #include "holdfastd/auditor.h"
@@ -75,8 +76,7 @@ static void set_status(struct server *server)
 		status, sizeof(status),
 		"STATUS=%s%s%s: %u connection%s, %u adopted at start, %u restart%s survived",
 		service_name(shared->options->service), *upstream ? " " : "", upstream, n,
-		n == 1 ? "" : "s", server->recovery.n_adopted, n_restarts,
-		n_restarts == 1 ? "" : "s");
+		plural(n), server->recovery.n_adopted, n_restarts, plural(n_restarts));
 	if (strcmp(status, server->status) == 0)
 		return;
 	memcpy(server->status, status, sizeof(status));

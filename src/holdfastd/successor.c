@@ -8,6 +8,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/plural.h"
 #include "base/slice.h"
 #include "base/time.h"
 #include "holdfastd/crash.h"
@@ -362,10 +363,11 @@ static void say(const struct successor *successor)
 	log_entry_add(line, "HOLDFAST_PAUSE_USEC=%llu",
 		      (unsigned long long)successor->pause_usec);
 	log_line_send(line,
-		      "Took over %u connections with %llu pending bytes from pid %llu, refused %u; "
-		      "they paused for %.3f ms",
-		      successor->n_connections,
-		      (unsigned long long)successor->pending_bytes, successor->old_pid,
+		      "Took over %u connection%s with %llu pending byte%s from pid %llu, refused %u; "
+		      "paused for %.3f ms",
+		      successor->n_connections, plural(successor->n_connections),
+		      (unsigned long long)successor->pending_bytes,
+		      plural(successor->pending_bytes), successor->old_pid,
 		      successor->n_refused,
 		      (double)successor->pause_usec / USEC_PER_MSEC);
 }

@@ -60,7 +60,7 @@ class Audited:
         """Fails unless so many connections were audited, with nothing wrong."""
         self.instance.wait_ready()
         result = self.audit()
-        expected = f"{n_audited} connections audited, all right"
+        expected = f"{n_audited} connection{'s' * (n_audited != 1)} audited, all right"
         if n_not_auditable:
             expected += f"; {n_not_auditable} not auditable"
         assert (result.returncode, result.stdout) == (0, expected + "\n"), result.stderr
@@ -209,7 +209,7 @@ def test_what_has_no_counts_is_said_to_be_not_auditable(stage):
     with audited.instance.connect() as client:
         assert echoes(client)
         audited.instance.kill()
-        audited.instance.wait_line("Audited the bytes of 1 connections: 0 all right, 1 not")
+        audited.instance.wait_line("Audited the bytes of 1 connection: 0 all right, 1 not")
         assert echoes(client)
         audited.is_right(0, 1)
         assert "the kernel keeps no counts of such a socket" in audited.audit("--all").stdout
@@ -252,7 +252,7 @@ def test_figures_are_there_for_programs_too(stage, mode):
         name, port = client.getsockname()
         found = json.loads(audited.audit("--all", f"--json={mode}").stdout)
         summary = json.loads(audited.audit(f"--json={mode}").stdout)
-        assert audited.audit("--json=off").stdout == "1 connections audited, all right\n"
+        assert audited.audit("--json=off").stdout == "1 connection audited, all right\n"
     (flow,) = found.pop("flows")
     counts = {flow.pop(count) for count in ("consumed", "recorded", "delivered")}
     assert len(counts) == 1 and counts != {0}
@@ -274,7 +274,7 @@ def test_takeover_is_audited(stage):
     with audited.instance.connect() as client:
         assert echoes(client)
         audited.instance.takeover()
-        audited.instance.wait_line("Audited the bytes of 1 connections: 1 all right, 0 not")
+        audited.instance.wait_line("Audited the bytes of 1 connection: 1 all right, 0 not")
         assert echoes(client)
 
 
@@ -329,7 +329,7 @@ def end_by_kill(audited):
 def end_by_request(audited):
     result = audited.audit()
     assert result.returncode == 1
-    assert "connections audited, 1 wrong: they were reset\n" in result.stdout
+    assert " audited, 1 wrong: they were reset\n" in result.stdout
     assert len(re.findall(" wrong ", result.stdout)) == 1
 
 

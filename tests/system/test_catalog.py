@@ -167,7 +167,7 @@ def test_summaries_have_their_numbers_as_fields(stage):
         new = instance.takeover()
         instance.wait_line("Took over")
         instance.restart()
-        instance.wait_line("Adopted 1 connections")
+        instance.wait_line("Adopted 1 connection ")
     word = next(e for e in entries_of(instance, "MESSAGE_TAKEOVER") if "Took over" in e["MESSAGE"])
     assert (word["HOLDFAST_OLD_PID"], word["HOLDFAST_NEW_PID"]) == (str(old), str(new))
     assert (word["HOLDFAST_CONNECTIONS"], word["HOLDFAST_REFUSED"]) == ("1", "0")

@@ -117,7 +117,7 @@ def test_restarts_are_counted_and_ids_kept(controlled, disturb):
         assert (status["n_connections"], status["n_restarts"]) == (1, 1)
         assert (status["adopt_kind"], status["adopt_n_connections"]) == ("restart", 1)
         text = controlled.ask("status")
-        assert re.search(r"restart, 1 connections with 0B pending, 0 refused, in \d", text)
+        assert re.search(r"restart, 1 connection with 0B pending, 0 refused, in \d", text)
 
 
 def test_takeover_and_its_pause_are_told(controlled):

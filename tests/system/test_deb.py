@@ -201,7 +201,7 @@ def test_connections_go_through_an_upgrade_and_back(administrator, package, next
     taken_over = [
         entry
         for entry in administrator.machine.journal(_SYSTEMD_UNIT=SERVICE)
-        if str(entry["MESSAGE"]).startswith("Took over 1 connections")
+        if str(entry["MESSAGE"]).startswith("Took over 1 connection ")
     ]
     assert len(taken_over) == 2
     assert administrator.units()["holdfast@127.0.0.1:8889.socket"] == "active"

@@ -249,5 +249,5 @@ def test_adopt_is_told_in_one_line(stage):
         assert client.recv(1) == b"1"
         instance.restart()
         instance.wait_line(
-            r"^Adopted 1 connections with 0 pending bytes, refused 0, in \d+\.\d ms$"
+            r"^Adopted 1 connection with 0 pending bytes, refused 0, in \d+\.\d ms$"
         )

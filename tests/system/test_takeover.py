@@ -17,7 +17,7 @@ import stages
 import streams
 from questions import echoes, replace_program, serving_stream
 
-PAUSED = r"Took over (\d+) connections with \d+ pending bytes from pid (\d+), refused 0; they paused for (\S+) ms"
+PAUSED = r"Took over (\d+) connections? with \d+ pending bytes? from pid (\d+), refused 0; paused for (\S+) ms"
 FAILED = r"The takeover by pid \d+ has failed: (.*)\. Pid (\d+) goes on"
 
 # As struct handover of src/holdfastd/handover.h
