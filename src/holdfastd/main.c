@@ -66,11 +66,13 @@ static int sort_passed(const struct options *options, struct inheritance *inheri
 		if (listener_is_one(fd)) {
 			set_listener_flags(fd, options);
 			listeners[inheritance->n_listeners++] = fd;
+			free(names[i]);
 		} else {
 			stored[inheritance->n_stored++] =
 				(struct stored_fd){.fd = fd, .name = names[i]};
 		}
 	}
+	free(names); /* but not those of stored fds */
 	inheritance->listeners = listeners;
 	inheritance->stored = stored;
 	return 0;
