@@ -150,6 +150,19 @@ static void sweep(struct vault *vault, uint32_t index)
 }
 
 /*
+ * Whether the fds in all parcels stay fewer than RLIMIT_NOFILE allows this user to have in
+ * flight (unix(7)), even if each packer fills a further parcel before anything is swept.
+ */
+static bool is_far_from_the_limit(const struct vault *vault)
+{
+	uint64_t n_entries = (uint64_t)vault->n_packers * PARCEL_ENTRIES_MAX;
+
+	for (uint32_t i = 0; i < vault->parcels_end; i++)
+		n_entries += vault->parcels[i].n_entries;
+	return n_entries * PARCEL_FDS_MAX <= vault->files_max;
+}
+
+/*
  * Of short connections nearly all are dead in the parcel that was sealed last, and soon
  * all will be: then it is dropped without a look at its entries.
  */
@@ -158,7 +171,8 @@ static bool may_be_dropped_soon(const struct vault *vault, uint32_t index, bool 
 	const struct vault_parcel *parcel = &vault->parcels[index];
 
 	return index == vault->last_sealed && !tick && !vault->full &&
-	       parcel->n_dead + parcel->n_moved < parcel->n_entries;
+	       parcel->n_dead + parcel->n_moved < parcel->n_entries &&
+	       is_far_from_the_limit(vault);
 }
 
 static bool is_worth_a_sweep(const struct vault *vault, uint32_t index, bool tick)

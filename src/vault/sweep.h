@@ -18,7 +18,8 @@ struct vault;
 
 /*
  * Sweeps each sealed parcel that is worth it: most of it is dead, or little of it is
- * left. The one that was sealed last has until a tick to be dropped without that. At a
+ * left. The one that was sealed last has until a tick to be dropped without that, as long
+ * as neither the store nor RLIMIT_NOFILE is nearly used up. At a
  * tick, also those that have dead entries and had no death since the last tick, and some
  * of those whose entries were put one by one: to pack them.
  */

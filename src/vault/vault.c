@@ -8,6 +8,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include "base/fd.h"
 #include "base/time.h"
@@ -46,6 +47,13 @@ static int make_locations(struct vault *vault)
 	return 0;
 }
 
+static uint64_t get_files_max(void)
+{
+	struct rlimit limit;
+
+	return getrlimit(RLIMIT_NOFILE, &limit) < 0 ? 0 : limit.rlim_cur;
+}
+
 int vault_new(unsigned n_packers, struct vault **ret_vault)
 {
 	struct vault *vault = calloc(1, sizeof(*vault));
@@ -64,6 +72,8 @@ int vault_new(unsigned n_packers, struct vault **ret_vault)
 	vault->retry_delay_usec = VAULT_RETRY_USEC_MIN;
 	vault->last_sealed = VAULT_PARCELS_MAX;
 	vault->store_max = store_get_max();
+	vault->n_packers = n_packers + 1;
+	vault->files_max = get_files_max();
 
 	r = make_fds(vault);
 	if (r == 0)

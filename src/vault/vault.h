@@ -99,6 +99,8 @@ struct vault {
 	int event_fd; /* poked by the packers */
 	struct store_probe probe;
 	uint32_t n_spares_wanted;
+	uint32_t n_packers; /* with the main thread's */
+	uint64_t files_max; /* RLIMIT_NOFILE */
 	uint32_t n_parcels;
 	uint32_t store_max; /* fds, or STORE_MAX_UNKNOWN */
 	_Atomic bool full;  /* shared */

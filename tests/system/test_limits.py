@@ -148,6 +148,22 @@ def test_connections_beyond_the_open_files_wait(stage):
     assert [line for line in instance.lines() if "limit" in line or "descriptors" in line]
 
 
+# The keeper's services are root's, to whom the limit does not apply
+@pytest.mark.stages("systemd")
+def test_short_connections_do_not_use_up_the_files_in_flight(stage):
+    """What has died in the store counts against the limit until it is swept, and with one that
+    lives on among hundreds it is not all dead for long."""
+    instance = stage.start("echo", limit_nofile=512, options=["--threads=1"])
+    with contextlib.ExitStack() as living:
+        for i in range(3000):
+            connection = instance.connect()
+            if i % 50 == 0:
+                living.enter_context(connection)
+            assert echoes(connection)
+            if i % 50:
+                connection.close()
+
+
 def answered(connections):
     return [connection for connection in connections if not stays_unserved(connection, 0)]
 

@@ -322,8 +322,10 @@ static void last_sealed_parcel_is_left_until_the_next_one(void **state)
 {
 	struct house *house = *state;
 	struct parked parked = {0};
-	uint32_t sealed = seal_all_but(house, &parked, 1);
+	uint32_t sealed;
 
+	house->vault->files_max = UINT64_MAX;
+	sealed = seal_all_but(house, &parked, 1);
 	assert_true(has_alive(house, sealed));
 	(void)seal_all_but(house, &parked, 1);
 	assert_false(has_alive(house, sealed));
@@ -334,9 +336,12 @@ static void last_sealed_parcel_is_dropped_when_all_is_dead(void **state)
 {
 	struct house *house = *state;
 	struct parked parked = {0};
-	uint32_t sealed = seal_all_but(house, &parked, 1), slot = 0;
-	unsigned n = vault_n_parcels(house->vault);
+	uint32_t sealed, slot = 0;
+	unsigned n;
 
+	house->vault->files_max = UINT64_MAX;
+	sealed = seal_all_but(house, &parked, 1);
+	n = vault_n_parcels(house->vault);
 	while (house->vault->locations[slot] != sealed + 1)
 		slot++;
 	free_token(house, &parked, slot);
@@ -353,6 +358,18 @@ static void last_sealed_parcel_is_swept_in_a_full_store(void **state)
 
 	house->vault->full = true;
 	house->vault->retry_usec = USEC_INFINITY;
+	sealed = seal_all_but(house, &parked, 1);
+	assert_false(has_alive(house, sealed));
+	expect_adopted(house, &parked);
+}
+
+static void last_sealed_parcel_is_swept_near_the_limit_of_fds_in_flight(void **state)
+{
+	struct house *house = *state;
+	struct parked parked = {0};
+	uint32_t sealed;
+
+	house->vault->files_max = 1024;
 	sealed = seal_all_but(house, &parked, 1);
 	assert_false(has_alive(house, sealed));
 	expect_adopted(house, &parked);
@@ -974,6 +991,7 @@ int main(void)
 		TEST_STARTED(last_sealed_parcel_is_left_until_the_next_one),
 		TEST_STARTED(last_sealed_parcel_is_dropped_when_all_is_dead),
 		TEST_STARTED(last_sealed_parcel_is_swept_in_a_full_store),
+		TEST_STARTED(last_sealed_parcel_is_swept_near_the_limit_of_fds_in_flight),
 		TEST_STARTED(few_dead_are_left_until_they_have_rested_for_a_tick),
 		TEST_STARTED(current_parcel_with_rested_dead_is_asked_back),
 		TEST_STARTED(entries_put_one_by_one_are_packed_at_ticks),
