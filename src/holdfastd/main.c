@@ -83,19 +83,24 @@ static int sort_passed(const struct options *options, struct inheritance *inheri
  * mistake, and keeps the stored connections meanwhile: they live on when it has been
  * mended. So the mistake is made slowly.
  */
-static int fail_slowly(int status)
+static int fail_slowly(const struct inheritance *inheritance, int status)
 {
-	if (sd_listen_fds(0) > 0)
+	if (inheritance->is_activated)
 		(void)sleep(RESTART_DELAY_SEC);
 	return status;
 }
 
-static int usage_error(const struct inheritance *inheritance, const char *text)
+static int refuse(const struct inheritance *inheritance, int status, const char *text)
 {
 	log_line(LOG_ERR, MESSAGE_NOT_STARTED, "%s", text);
 	if (inheritance->handover >= 0)
 		successor_say_failure(inheritance->handover, text);
-	return fail_slowly(EXIT_STATUS_USAGE);
+	return fail_slowly(inheritance, status);
+}
+
+static int usage_error(const struct inheritance *inheritance, const char *text)
+{
+	return refuse(inheritance, EXIT_STATUS_USAGE, text);
 }
 
 /* What it takes to be started by a service manager, or an explanation. */
@@ -179,6 +184,8 @@ int main(int argc, char *argv[])
 	log_init();
 	inheritance.arguments = argv;
 	inheritance.handover = successor_find_socket();
+	/* Once: it is an error of what has been closed meanwhile */
+	inheritance.is_activated = sd_listen_fds(0) > 0;
 	/* For the classification of bytes as characters, in what is logged */
 	(void)setlocale(LC_CTYPE, "C.UTF-8");
 	r = options_parse(argc, argv, &options, error, sizeof(error));
@@ -202,13 +209,13 @@ int main(int argc, char *argv[])
 	if (r == 0)
 		r = log_start();
 	if (r < 0) {
-		log_line(LOG_ERR, MESSAGE_NOT_STARTED, "Can't start: %s", strerror(-r));
-		return fail_slowly(EXIT_FAILURE);
+		(void)snprintf(error, sizeof(error), "Can't start: %s", strerror(-r));
+		return refuse(&inheritance, EXIT_FAILURE, error);
 	}
 	log_info("pid: %d", getpid());
 	r = server_run(&options, &inheritance);
 	if (r != EXIT_SUCCESS && r != EXIT_STATUS_IDLE && r != EXIT_STATUS_AGAIN)
-		(void)fail_slowly(r);
+		(void)fail_slowly(&inheritance, r);
 	server_halt();
 	/* Not exit(): workers run to the last instant, and there is nothing to be saved */
 	_exit(r);

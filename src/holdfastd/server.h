@@ -6,10 +6,12 @@
  *
  * Stopping is crashing, at a moment of our choice: SIGTERM ends the process with nothing
  * to be saved, but between two steps of each worker, so that none has a connection that
- * it has accepted but not put, or an entry in the journal that is not counted.
+ * it has accepted but not put, or an entry in the journal that is not counted; unless one
+ * of them, or the journal, takes longer for a step than HALT_USEC_MAX.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/time.h"
@@ -37,7 +39,8 @@ void server_block_signals(void);
 
 /* What a process begins with. Borrowed for ever, but for the stored fds. */
 struct inheritance {
-	char **arguments; /* the command line */
+	char **arguments;  /* the command line */
+	bool is_activated; /* by a manager that passed sockets */
 	/* Of a successor (successor.h): its end of the socket; -EBADF, and then: */
 	int handover;
 	int *listeners;

@@ -524,6 +524,10 @@ def test_want_of_memory_at_the_start_costs_no_connection(stage):
         since = instance.mark()
         instance.kill(wait=False)
         instance.wait_line("Can't start: (Cannot allocate memory|Resource temp)", since=since)
+        said = time.monotonic()
+        instance.wait_line_of_keeper(r"pid \d+ exited with status 1", instance.mark())
+        # Not at once (RESTART_DELAY_SEC), or the manager would do nothing but start it again
+        assert time.monotonic() - said > 0.5
         outcomes.append(any("Adopted 2000 connections" in line for line in instance.lines(since)))
     assert not outcomes[0] and outcomes[-1]
     resource.prlimit(keeper, resource.RLIMIT_DATA, limits)
