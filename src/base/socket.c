@@ -3,7 +3,6 @@
 
 #include <arpa/inet.h>
 #include <assert.h>
-#include <ctype.h>
 #include <errno.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
@@ -185,7 +184,7 @@ static void format_unix(const struct sockaddr_un *address, socklen_t length,
 	else
 		(void)snprintf(ret_text, size, "%.*s", path_length, address->sun_path);
 	for (char *c = ret_text; *c; c++)
-		if (iscntrl((unsigned char)*c))
+		if (*c < ' ' || *c > '~')
 			*c = '?';
 }
 

@@ -132,7 +132,7 @@ static void put_summary(const struct summary *summary, struct json *json)
 	json_number(json, summary->n_right);
 	json_name(json, "wrong");
 	json_number(json, summary->n_wrong);
-	json_name(json, "not-audited");
+	json_name(json, "not_audited");
 	json_number(json, summary->n_not_audited);
 	json_name(json, "unlisted");
 	json_number(json, summary->n_unlisted);

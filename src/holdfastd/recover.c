@@ -207,7 +207,7 @@ void recover_free_pipe(struct shared *shared, uint32_t slot)
 	struct pool_pipe *pipe = NULL;
 	size_t pending;
 
-	/* Without memory for it, it stays in the store */
+	/* Without memory it is left to adopt_done(), which closes what nobody took */
 	if (record->state == SLOT_PIPE)
 		(void)recover_take_pipe(worker, slot_ref_make(slot, record->generation),
 					&pipe);

@@ -130,6 +130,8 @@ struct start {
  * first few: copying them all, and closing the copies in execve(2), would take some ms of
  * a CPU that the kernel gives nobody else meanwhile.
  * (tests/kernel/close-range-unshares.c)
+ *
+ * A sandbox or a tool between may not know close_range(2): then they are copied.
  */
 static bool leave_files(void)
 {

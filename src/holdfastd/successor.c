@@ -299,7 +299,7 @@ static void refuse_rest(struct successor *successor)
 		if (!(successor->marks[slot] & MARK_REFUSED) ||
 		    !adopt_take(vault, slot, &entry))
 			continue;
-		/* A pipe for which there is no memory stays in the store */
+		/* A pipe for which there is no memory is left to follow_done() */
 		(void)recover_take_pipes(worker, slot, pipes);
 		connection_refuse(worker, slot, &entry, pipes);
 	}

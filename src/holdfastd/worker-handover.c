@@ -51,7 +51,7 @@ void worker_place_idle(struct worker *worker, struct connection *connection)
 		TAILQ_INSERT_HEAD(&worker->idle, connection, timer_entry);
 }
 
-bool worker_halt_all(struct shared *shared, uint64_t until_usec)
+static bool hold_up_all(struct shared *shared, uint64_t until_usec)
 {
 	gate_close(&shared->gate);
 	for (unsigned i = 0; i < shared->n_workers; i++)
@@ -59,9 +59,15 @@ bool worker_halt_all(struct shared *shared, uint64_t until_usec)
 	return gate_wait_for_all(&shared->gate, shared->n_workers, until_usec);
 }
 
+bool worker_halt_all(struct shared *shared, uint64_t until_usec)
+{
+	shared->is_ending = true;
+	return hold_up_all(shared, until_usec);
+}
+
 bool worker_stop_all(struct shared *shared, uint64_t until_usec)
 {
-	if (worker_halt_all(shared, until_usec))
+	if (hold_up_all(shared, until_usec))
 		return true;
 	gate_open(&shared->gate);
 	return false;

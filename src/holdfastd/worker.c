@@ -464,7 +464,9 @@ static void finish_log_entries(struct worker *worker)
 
 static void wait_at_gate(struct worker *worker)
 {
-	settle_all(worker);
+	/* The process that comes after an end settles all anew */
+	if (!worker->shared->is_ending)
+		settle_all(worker);
 	finish_log_entries(worker);
 	gate_pass(&worker->shared->gate);
 	worker->now_usec = time_now_usec();

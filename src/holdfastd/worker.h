@@ -75,6 +75,7 @@ struct shared {
 	_Atomic unsigned n_connections;
 	_Atomic unsigned n_accept_waiting; /* workers that wait for a connection to end */
 	_Atomic bool leaving;              /* exiting for idleness: accept nothing more */
+	_Atomic bool is_ending;            /* workers are halted for good */
 	_Atomic uint64_t limit_usec[LIMIT_MAX]; /* when it was last reached */
 	_Atomic uint64_t last_end_usec;
 

@@ -265,7 +265,7 @@ def test_figures_are_there_for_programs_too(stage, mode):
         "client": f"{name}:{port}",
         "why": "",
     }
-    assert found == {"right": 1, "wrong": 0, "not-audited": 0, "unlisted": 0}
+    assert found == {"right": 1, "wrong": 0, "not_audited": 0, "unlisted": 0}
     assert summary == found | {"flows": []}
 
 

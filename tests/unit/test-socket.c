@@ -94,7 +94,7 @@ static void paths_are_named_as_they_are(void **state)
 
 static void names_can_not_forge_a_line(void **state)
 {
-	static const char name[] = "holdfast-test\npid: 1\x1b[2J";
+	static const char name[] = "holdfast-test\npid: 1\x1b[2J\x9b";
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	char text[TEXT_SIZE];
 
@@ -103,7 +103,7 @@ static void names_can_not_forge_a_line(void **state)
 	format(&address,
 	       (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(name)),
 	       text);
-	assert_string_equal(text, "@holdfast-test?pid: 1?[2J");
+	assert_string_equal(text, "@holdfast-test?pid: 1?[2J?");
 }
 
 static void what_has_no_name_is_unnamed(void **state)
