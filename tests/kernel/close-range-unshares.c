@@ -7,6 +7,11 @@
  * table, and no thousands of files are copied only to be closed. What both ways cost from
  * clone(2) to the end of execve(2) is printed.
  *
+ * Kernels of before August 2024 may take further fds of the child for open that were so
+ * in the parent, and skip their numbers (CVE-2024-45025, "fix bitmap corruption on
+ * close_range() with CLOSE_RANGE_UNSHARE"): a successor has too few then, if the limit is
+ * some thousand or less. This program fails there.
+ *
  * spawn.c starts the successor of a takeover so.
  * Source: close_range(2), __close_range() in fs/file.c.
  */
@@ -28,6 +33,7 @@ enum {
 	SAW_HIGH_AFTER = 1 << 1,
 	SAW_KEPT_AFTER = 1 << 2,
 	FAILED = 1 << 3,
+	SKIPPED_FREE = 1 << 4,
 };
 
 static int high_fd;
@@ -42,6 +48,15 @@ static bool leave(void)
 	return syscall(SYS_close_range, KEPT_FD + 1, ~0U, CLOSE_RANGE_UNSHARE) == 0;
 }
 
+/* Whether the table, which has none but the lowest, gives the numbers one by one. */
+static bool gives_lowest(void)
+{
+	for (int fd = KEPT_FD + 1; fd < 100; fd++)
+		if (dup(KEPT_FD) != fd)
+			return false;
+	return true;
+}
+
 /* It has its parent's memory: only system calls. */
 static int run_child(void *unused)
 {
@@ -54,6 +69,8 @@ static int run_child(void *unused)
 		status |= SAW_HIGH_AFTER;
 	if (is_open(KEPT_FD))
 		status |= SAW_KEPT_AFTER;
+	if (!gives_lowest())
+		status |= SKIPPED_FREE;
 	(void)close(KEPT_FD);
 	_exit(status);
 }
@@ -120,6 +137,7 @@ int main(void)
 	check(!(status & FAILED), "it can leave them");
 	check(!(status & SAW_HIGH_AFTER), "then it has none of the range");
 	check(status & SAW_KEPT_AFTER, "but those below it");
+	check(!(status & SKIPPED_FREE), "and all numbers above are free");
 	check(is_open(high_fd), "the parent keeps those of the range");
 	check_equal(outcome(fcntl(KEPT_FD, F_GETFD)), FD_CLOEXEC,
 		    "and what the child does to its own is not done to the parent's");
