@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * What load-client talks to, directly or through a relay: what comes over a connection
- * whose first byte is LOAD_BULK is counted, and when all is quiet, answered with the
- * count (uint64_t); any other is echoed. Not at its end, since not every relay leaves the
- * other direction open then. Does as little as can be: it shares the CPUs with what is
- * measured. run starts it.
+ * whose first byte is LOAD_BULK is counted, and when all of these are quiet, answered
+ * with the count (uint64_t); any other is echoed. Not at its end, since not every relay
+ * leaves the other direction open then. Does as little as can be: it shares the CPUs with
+ * what is measured. run starts it.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -19,6 +19,7 @@
 
 #include "argument.h"
 #include "base/fd.h"
+#include "base/time.h"
 #include "limits.h"
 #include "load.h"
 
@@ -40,6 +41,7 @@ struct served {
 static struct served *served_by_fd;
 static size_t n_served;
 static size_t n_bulk;
+static uint64_t bulk_usec; /* when the last bytes of one of these came */
 
 static int watch(int epoll_fd, int fd)
 {
@@ -91,8 +93,10 @@ static ssize_t serve_bulk(int fd, struct served *served)
 	/* MSG_TRUNC: TCP throws the bytes away and copies none (tcp(7)) */
 	ssize_t n = recv(fd, NULL, BULK_SIZE, MSG_TRUNC | MSG_DONTWAIT);
 
-	if (n > 0)
+	if (n > 0) {
 		served->n_bytes += (uint64_t)n;
+		bulk_usec = time_now_usec();
+	}
 	return n;
 }
 
@@ -169,7 +173,8 @@ static int serve_all(int epoll_fd, int listener)
 
 		if (n < 0 && errno != EINTR)
 			return -errno;
-		if (n == 0)
+		if (n_bulk > 0 &&
+		    time_now_usec() - bulk_usec >= QUIET_MSEC * USEC_PER_MSEC)
 			tell_counts();
 		for (int i = 0; i < n && r >= 0; i++)
 			if (events[i].data.fd == listener)

@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -196,6 +197,16 @@ def check_installed(name):
     for needed in (program(name), KINDS[name].command[0]):
         if not shutil.which(needed):
             raise stages.StageUnavailable(f"{needed} is not installed")
+
+
+def is_installed(name):
+    """The same, and says on stderr what is missing."""
+    try:
+        check_installed(name)
+    except stages.StageUnavailable as error:
+        print(f"without {name}: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def start(name, network, upstream, n_threads=None):

@@ -96,6 +96,27 @@ def test_relays_are_compared(tmp_path):
     assert len(panels) == len(found["summary"])
 
 
+def test_neighbours_are_measured(tmp_path):
+    report = tmp_path / "neighbours.json"
+    result = run_bench(
+        "neighbours.py",
+        "--rounds=1",
+        "--window=0.1",
+        "--subjects=direct,holdfast",
+        f"--json={report}",
+    )
+    assert result.returncode == 0, result.stderr
+    found = json.loads(report.read_text(encoding="utf-8"))
+    # Four loads on two subjects
+    assert len(found["windows"]) == len(found["summary"]) == 4 * 2
+    for window in found["windows"]:
+        assert window["n_messages"] > 0
+    for row in found["summary"]:
+        assert 0 < row["median"] <= row["p99"] <= row["longest"]
+    rows = [line for line in result.stdout.splitlines() if line.startswith("| ")]
+    assert [line.count("|") for line in rows] == [4] * (1 + 4 * 3)
+
+
 def drop(_message):
     return b""
 
