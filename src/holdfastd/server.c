@@ -3,85 +3,28 @@
 
 #include <errno.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-event.h>
 
 #include "base/fd.h"
 #include "base/log.h"
-#include "base/plural.h"
 #include "base/slice.h"
 #include "base/time.h"
-#include "holdfastd/auditor.h"
 #include "holdfastd/capacity.h"
-#include "holdfastd/control.h"
 #include "holdfastd/crash.h"
-#include "holdfastd/inspection.h"
 #include "holdfastd/messages.h"
-#include "holdfastd/recover.h"
-#include "holdfastd/successor.h"
-#include "holdfastd/takeover.h"
-#include "holdfastd/worker.h"
+#include "holdfastd/server-private.h"
 
 /* How long the service manager may take to answer the first uploads. */
 #define STOCK_TIMEOUT_USEC (60 * USEC_PER_SEC)
-#define TICK_USEC USEC_PER_SEC
-/* A process that has lived for this long ends a row of crashes. */
-#define SETTLED_USEC (10 * USEC_PER_SEC)
-#define STATUS_SIZE 512
 /* At the end, for what was answered last. */
 #define CONTROL_FLUSH_USEC (100 * USEC_PER_MSEC)
 
-struct server {
-	struct shared shared;
-	struct adopt_report report;
-	struct recovery recovery;
-	struct takeover *takeover;
-	struct auditor *auditor;
-	struct successor *successor; /* NULL: adopted from the store */
-	bool are_workers_running;
-	bool is_handed_over;
-	bool is_heard; /* by the service manager: this is its main process */
-	char **arguments;
-	uint64_t started_usec;
-	uint64_t watchdog_usec; /* 0: none */
-	uint64_t rounds_seen[THREADS_MAX];
-	unsigned n_missed[THREADS_MAX]; /* checks in a row without a round in between */
-	char status[STATUS_SIZE];
-	sd_event *event;
-	struct inspection *inspection;
-	struct control *control;            /* NULL: none */
-	struct control_call *takeover_call; /* who has asked for the one under way */
-};
-
 static_assert(THREADS_MAX <= LEDGER_WORKERS_MAX,
 	      "the ledger names what each worker has in hand");
-
-/* ---- status ---- */
-
-static void set_status(struct server *server)
-{
-	const struct shared *shared = &server->shared;
-	unsigned n = shared->n_connections, n_restarts = server->report.n_starts - 1;
-	const char *upstream = shared->upstream ? upstream_name(shared->upstream) : "";
-	char status[STATUS_SIZE];
-
-	if (!server->is_heard)
-		return;
-	(void)snprintf(
-		status, sizeof(status),
-		"STATUS=%s%s%s: %u connection%s, %u adopted at start, %u restart%s survived",
-		service_name(shared->options->service), *upstream ? " " : "", upstream, n,
-		plural(n), server->recovery.n_adopted, n_restarts, plural(n_restarts));
-	if (strcmp(status, server->status) == 0)
-		return;
-	memcpy(server->status, status, sizeof(status));
-	(void)sd_notify(0, status); /* there is nobody else to tell */
-}
 
 /* ---- events ---- */
 
@@ -127,13 +70,8 @@ static void on_takeover_ended(void *userdata, enum takeover_result result, pid_t
 			      const char *why)
 {
 	struct server *server = userdata;
-	struct control_call *call = server->takeover_call;
 
-	server->takeover_call = NULL;
-	if (result == TAKEOVER_DONE)
-		control_call_succeed(call, pid);
-	else
-		control_call_fail(call, -ECANCELED, why);
+	server_answer_takeover(server, result, pid, why);
 	switch (result) {
 	case TAKEOVER_DONE:
 		server->is_handed_over = true;
@@ -149,149 +87,6 @@ static void on_takeover_ended(void *userdata, enum takeover_result result, pid_t
 	}
 }
 
-/* ---- control ---- */
-
-static int on_takeover_call(void *userdata, char *const *command_line,
-			    struct control_call *call, char *ret_error, size_t error_size)
-{
-	struct server *server = userdata;
-	struct control_call *other = server->takeover_call;
-	const char *why;
-	int r;
-
-	/* It may be over before it has begun for us */
-	server->takeover_call = call;
-	r = takeover_begin(server->takeover, command_line, &why);
-	if (r == 0)
-		return 0;
-	server->takeover_call = other;
-	(void)snprintf(ret_error, error_size, "%s", why);
-	return r;
-}
-
-static int on_list_call(void *userdata, uint32_t after, uint32_t max,
-			struct control_call *call)
-{
-	struct server *server = userdata;
-
-	return inspection_list(server->inspection, after, max, call);
-}
-
-static int on_get_call(void *userdata, uint64_t id, struct control_call *call)
-{
-	struct server *server = userdata;
-
-	return inspection_get(server->inspection, id, call);
-}
-
-static int on_close_call(void *userdata, uint64_t id, bool reset,
-			 struct control_call *call)
-{
-	struct server *server = userdata;
-
-	return inspection_close(server->inspection, id, reset, call);
-}
-
-static void report_adopt(const struct server *server, struct instance_report *report)
-{
-	const struct recovery *recovery = &server->recovery;
-	struct successor_result result;
-
-	if (server->successor) {
-		successor_get_result(server->successor, &result);
-		report->adopt_kind = "takeover";
-		report->adopt_n_connections = result.n_connections;
-		report->adopt_n_refused = result.n_refused;
-		report->adopt_pending = result.pending_bytes;
-		report->adopt_pause_usec = result.pause_usec;
-		return;
-	}
-	report->adopt_kind = report->n_restarts > 0 ? "restart" : "none";
-	report->adopt_n_connections = recovery->n_adopted;
-	report->adopt_n_refused = recovery->n_refused;
-	report->adopt_pending = recovery->pending_bytes;
-	report->adopt_pause_usec = recovery->took_usec;
-}
-
-static void on_report(void *userdata, struct instance_report *ret_report)
-{
-	struct server *server = userdata;
-
-	report_instance(&server->shared, ret_report);
-	ret_report->uptime_usec = time_now_usec() - server->started_usec;
-	report_adopt(server, ret_report);
-}
-
-static void on_call_audited(void *userdata, const struct audit_result *result)
-{
-	control_call_audited(userdata, result);
-}
-
-static int on_audit_call(void *userdata, bool all, struct control_call *call)
-{
-	struct server *server = userdata;
-
-	return auditor_begin(server->auditor, all, on_call_audited, call);
-}
-
-/*
- * The socket of the process before this one, where it is at the path that this one was
- * told; else one of its own.
- */
-static int take_control_socket(struct server *server, const char *path, int *ret_fd)
-{
-	int fd =
-		server->successor ? successor_take_control_fd(server->successor) : -EBADF;
-
-	if (fd >= 0 && control_is_listening_at(fd, path)) {
-		*ret_fd = fd;
-		return 0;
-	}
-	(void)fd_close(fd);
-	return control_listen(path, ret_fd);
-}
-
-static int open_control(struct server *server, const char *path)
-{
-	static const struct control_handlers handlers = {
-		.takeover = on_takeover_call,
-		.list = on_list_call,
-		.get = on_get_call,
-		.close = on_close_call,
-		.report = on_report,
-		.audit = on_audit_call,
-	};
-	_cleanup_close_ int fd = -EBADF;
-	int r;
-
-	r = take_control_socket(server, path, &fd);
-	if (r < 0)
-		return r;
-	r = inspection_new(&server->shared, server->event, &server->inspection);
-	if (r < 0)
-		return r;
-	r = control_new(server->event, fd, &handlers, server, &server->control);
-	if (r < 0)
-		return r;
-	server->shared.control_fd = take_fd(&fd);
-	return 0;
-}
-
-/* Nobody's connection is worth less for the want of it: what fails is said, that is all. */
-static void start_control(struct server *server)
-{
-	const char *path = server->shared.options->control;
-	int r = path ? open_control(server, path) : 0;
-
-	/* Nobody would answer at the one that was passed */
-	if (!path && server->successor)
-		(void)fd_close(successor_take_control_fd(server->successor));
-
-	if (r < 0)
-		log_line(LOG_WARNING, MESSAGE_CONTROL, "No control socket at %s: %s",
-			 path, control_listen_strerror(r));
-}
-
 /*
  * The service manager listens to this process from now on. Until then a takeover has to
  * wait: its signal stays pending.
@@ -304,8 +99,8 @@ static int be_heard(struct server *server)
 	if (r < 0)
 		return r;
 	server->is_heard = true;
-	start_control(server);
-	set_status(server);
+	server_start_control(server);
+	server_set_status(server);
 	/* There is a manager: it was spoken to before. Its watchdog counts on from what
 	 * the process before this one has said */
 	(void)sd_notify(0, "READY=1\nWATCHDOG=1");
@@ -335,120 +130,12 @@ static int on_released(void *userdata, bool is_heard)
 	return be_heard(server) < 0 ? sd_event_exit(server->event, EXIT_FAILURE) : 0;
 }
 
-/* What sd_event does with an error of a callback is to go on without its source. */
-static int set_next_time(struct server *server, sd_event_source *source, uint64_t usec)
-{
-	int r = sd_event_source_set_time_relative(source, usec);
-
-	if (r >= 0)
-		r = sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
-	return r < 0 ? sd_event_exit(server->event, EXIT_FAILURE) : 0;
-}
-
-/* Leaves if nothing is being served and nobody is about to accept (see accept_one()). */
-static bool may_leave(struct server *server)
-{
-	struct shared *shared = &server->shared;
-	uint64_t now = time_now_usec(), idle = shared->options->exit_idle_usec;
-	uint64_t last = shared->last_end_usec;
-
-	if (last < server->started_usec)
-		last = server->started_usec;
-	if (idle == USEC_INFINITY || shared->n_connections > 0 || now - last < idle)
-		return false;
-	shared->leaving = true;
-	if (shared->n_connections > 0) {
-		shared->leaving = false;
-		return false;
-	}
-	return true;
-}
-
-static int on_tick(sd_event_source *source, uint64_t usec, void *userdata)
-{
-	struct server *server = userdata;
-	int r;
-
-	vault_tick(server->shared.vault);
-	takeover_look(server->takeover);
-	if (sd_event_get_exit_code(server->event, &r) >= 0)
-		return 0;
-	set_status(server);
-	server->shared.vault->ledger.header->alive_usec = time_now_usec();
-	if (time_now_usec() - server->started_usec > SETTLED_USEC)
-		server->shared.vault->ledger.header->n_crashes_in_row = 0;
-	if (may_leave(server)) {
-		log_line(LOG_INFO, MESSAGE_STOPPING,
-			 "No connection for a while: leaving");
-		return sd_event_exit(server->event, EXIT_STATUS_IDLE);
-	}
-	(void)usec;
-	return set_next_time(server, source, TICK_USEC);
-}
-
-static void say_worker_hangs(unsigned index)
-{
-	struct log_entry *line = log_line_new(LOG_ERR, MESSAGE_WATCHDOG);
-
-	log_entry_add(line, "HOLDFAST_WORKER=%u", index);
-	log_line_send(line, "Worker %u makes no progress", index);
-}
-
-/*
- * Three times in the timeout each worker is woken, and must have gone a round by the next
- * time or the one after it. Fed only if all have: a worker that hangs lets the manager
- * end us.
- */
-static int on_watchdog(sd_event_source *source, uint64_t usec, void *userdata)
-{
-	struct server *server = userdata;
-	bool all_alive = true;
-
-	for (unsigned i = 0; i < server->shared.n_workers; i++) {
-		struct worker *worker = &server->shared.workers[i];
-		uint64_t rounds = worker->n_rounds;
-
-		server->n_missed[i] =
-			rounds == server->rounds_seen[i] ? server->n_missed[i] + 1 : 0;
-		/* Once may be this whole process's fault: it was stopped, or the machine
-		 * was */
-		if (server->n_missed[i] > 1) {
-			all_alive = false;
-			say_worker_hangs(i);
-		}
-		server->rounds_seen[i] = rounds;
-		worker_wake(worker);
-	}
-	if (all_alive && server->is_heard)
-		/* Missed, the next one is in time too */
-		(void)sd_notify(0, "WATCHDOG=1");
-	(void)usec;
-	return set_next_time(server, source, server->watchdog_usec / 3);
-}
-
 static void wake_workers(void *userdata)
 {
 	struct server *server = userdata;
 
 	for (unsigned i = 0; i < server->shared.n_workers; i++)
 		worker_wake(&server->shared.workers[i]);
-}
-
-static int add_timers(struct server *server)
-{
-	int r;
-
-	r = sd_event_add_time_relative(server->event, NULL, CLOCK_MONOTONIC, TICK_USEC, 0,
-				       on_tick, server);
-	if (r < 0)
-		return r;
-	if (sd_watchdog_enabled(0, &server->watchdog_usec) <= 0) {
-		server->watchdog_usec = 0;
-		return 0;
-	}
-	return sd_event_add_time_relative(server->event, NULL, CLOCK_MONOTONIC,
-					  server->watchdog_usec / 3, 0, on_watchdog,
-					  server);
 }
 
 static int add_events(struct server *server)
@@ -474,7 +161,7 @@ static int add_events(struct server *server)
 		return r;
 	r = takeover_new(&server->shared, server->event, server->arguments,
 			 on_takeover_ended, server, &server->takeover);
-	return r < 0 ? r : add_timers(server);
+	return r < 0 ? r : server_add_timers(server);
 }
 
 /* ---- the start ---- */

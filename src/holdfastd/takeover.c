@@ -2,7 +2,6 @@
 #include "holdfastd/takeover.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,33 +14,8 @@
 #include "base/log.h"
 #include "base/time.h"
 #include "holdfastd/messages.h"
-#include "holdfastd/spawn.h"
-#include "holdfastd/worker.h"
+#include "holdfastd/takeover-private.h"
 #include "vault/give.h"
-
-#define WHY_SIZE (HANDOVER_TEXT_SIZE + 128)
-
-struct takeover {
-	struct shared *shared;
-	sd_event *event;
-	void (*ended)(void *userdata, enum takeover_result result, pid_t pid,
-		      const char *why);
-	void *userdata;
-	char program[PATH_MAX]; /* that this process was started from */
-	char **arguments;
-
-	/* Of the one under way */
-	bool is_under_way;
-	struct spawned successor; /* its fd stays until it has gone */
-	int socket;
-	sd_event_source *message_source;
-	sd_event_source *timer;
-	bool is_ready;           /* the successor has said so */
-	uint32_t n_parcels;      /* that were passed */
-	uint32_t n_parcels_told; /* of them, at the beginning */
-
-	char why[WHY_SIZE];
-};
 
 /* ---- the successor's end ---- */
 
@@ -137,96 +111,6 @@ static void fail_sending(struct takeover *takeover, int r)
 	roll_back(takeover, r == -EPIPE);
 }
 
-/* ---- what the successor is told ---- */
-
-static int tell(struct takeover *takeover, enum handover_type type, uint64_t number,
-		const int *fds, size_t n_fds)
-{
-	struct handover message = {
-		.type = type,
-		.number = number,
-		.usec = time_now_usec(),
-		.n_fds = (uint32_t)n_fds,
-	};
-
-	return handover_send(takeover->socket, &message, fds);
-}
-
-static int tell_listeners(struct takeover *takeover)
-{
-	const struct shared *shared = takeover->shared;
-
-	for (size_t i = 0; i < shared->n_listeners; i += HANDOVER_FDS_MAX) {
-		size_t n = shared->n_listeners - i;
-		int r = tell(takeover, HANDOVER_LISTENERS, 0, shared->listeners + i,
-			     n < HANDOVER_FDS_MAX ? n : HANDOVER_FDS_MAX);
-
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-/* Fills message with parcels that the successor has not been given, from *index on. */
-static void add_parcels(struct takeover *takeover, struct handover *message, int *fds,
-			uint32_t *index)
-{
-	const struct vault_parcel *parcel;
-
-	while (message->n_fds < HANDOVER_FDS_MAX - 1 &&
-	       (parcel = give_next_parcel(takeover->shared->vault, index))) {
-		bool grows = parcel->state != PARCEL_SEALED;
-
-		message->parcels[message->n_parcels++] = *index << 1 | grows;
-		fds[message->n_fds++] = parcel->store_fd;
-		if (grows)
-			fds[message->n_fds++] = parcel->send_fd;
-		(*index)++;
-	}
-}
-
-/*
- * Passes the parcels that the successor has not been given. Returns 0 or a negative
- * errno: -EAGAIN if it has not read what it was told before, and has to be told again.
- */
-static int tell_parcels(struct takeover *takeover)
-{
-	uint32_t index = 0;
-
-	for (;;) {
-		struct handover message = {.type = HANDOVER_PARCELS};
-		int fds[HANDOVER_FDS_MAX], r;
-
-		add_parcels(takeover, &message, fds, &index);
-		if (message.n_parcels == 0)
-			return 0;
-		r = handover_send(takeover->socket, &message, fds);
-		if (r < 0)
-			return r;
-		for (uint32_t i = 0; i < message.n_parcels; i++)
-			give_note_passed(takeover->shared->vault,
-					 message.parcels[i] >> 1);
-		takeover->n_parcels += message.n_parcels;
-	}
-}
-
-static int tell_state(struct takeover *takeover)
-{
-	struct vault *vault = takeover->shared->vault;
-	int fds[] = {vault->ledger.fd, vault->changes.fd};
-	int r;
-
-	r = tell(takeover, HANDOVER_BEGIN, (uint64_t)getpid(), fds, 2);
-	if (r == 0 && takeover->shared->control_fd >= 0)
-		r = tell(takeover, HANDOVER_CONTROL, 0, &takeover->shared->control_fd, 1);
-	if (r == 0)
-		r = tell_listeners(takeover);
-	if (r == 0)
-		r = tell_parcels(takeover);
-	takeover->n_parcels_told = takeover->n_parcels;
-	return r < 0 ? r : tell(takeover, HANDOVER_END_OF_STATE, 0, NULL, 0);
-}
-
 /* ---- handing over ---- */
 
 static struct log_entry *line_new(const char *message_id, pid_t successor)
@@ -249,7 +133,7 @@ static void leave(struct takeover *takeover)
 	 */
 	(void)sd_notifyf(0, "MAINPID=%d", (int)pid);
 	(void)sd_notify_barrier(0, TAKEOVER_MANAGER_USEC_MAX);
-	(void)tell(takeover, HANDOVER_RELEASED, 0, NULL, 0);
+	(void)takeover_tell(takeover, HANDOVER_RELEASED, 0, NULL, 0);
 	log_line_send(line_new(MESSAGE_TAKEOVER, pid), "Handed over to pid %d", (int)pid);
 	takeover->ended(takeover->userdata, TAKEOVER_DONE, pid, NULL);
 }
@@ -277,7 +161,7 @@ static void offer(struct takeover *takeover, uint64_t stopped_usec)
 	int r;
 
 	go.number = ledger_offer(&shared->vault->ledger);
-	r = tell_parcels(takeover);
+	r = takeover_tell_parcels(takeover);
 	if (r == 0)
 		r = handover_send(takeover->socket, &go, NULL);
 	r = r < 0 ? r : wait_for_word(takeover, &word);
@@ -332,7 +216,7 @@ void takeover_look(struct takeover *takeover)
 
 	if (!takeover->is_under_way)
 		return;
-	r = tell_parcels(takeover);
+	r = takeover_tell_parcels(takeover);
 	if (r < 0 && r != -EAGAIN)
 		fail_sending(takeover, r);
 	else if (takeover->n_parcels - takeover->n_parcels_told > TAKEOVER_PARCELS_MAX)
@@ -465,7 +349,7 @@ int takeover_begin(struct takeover *takeover, char *const command_line[],
 	if (r < 0)
 		return refuse(takeover, r, ret_why, "%s can't be started: %s", program,
 			      strerror(-r));
-	r = tell_state(takeover);
+	r = takeover_tell_state(takeover);
 	if (r < 0)
 		fail_sending(takeover, r);
 	else if ((r = add_sources(takeover)) < 0)

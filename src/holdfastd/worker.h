@@ -158,6 +158,7 @@ void worker_set_ready(struct worker *worker, struct connection *connection);
 void worker_set_unsettled(struct worker *worker, struct connection *connection);
 void worker_clear_unsettled(struct worker *worker, struct connection *connection);
 void worker_wait_for_pipe(struct worker *worker, struct connection *connection);
+void worker_clear_waiting(struct worker *worker, struct connection *connection);
 void worker_set_connecting(struct worker *worker, struct connection *connection);
 void worker_set_failing(struct worker *worker, struct connection *connection);
 void worker_set_soon(struct worker *worker, struct connection *connection);
