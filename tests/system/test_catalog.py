@@ -86,7 +86,7 @@ def test_what_has_happened_is_explained(stage):
         assert ids[f"MESSAGE_{name}"] in seen, name
     for name in ("CONTINUED", "ADOPTED", "STARTED", "STOPPING", "ENDED", "NOT_STARTED"):
         assert ids[f"MESSAGE_{name}"] in seen, name
-    for line in ("1 connections go on after a restart", "A takeover has failed"):
+    for line in ("Connections go on after a restart: 1", "A takeover has failed"):
         assert line in text
     assert "Documentation: man:holdfast(7)" in text
 
