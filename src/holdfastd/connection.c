@@ -84,7 +84,7 @@ static void throw_away_lost(struct connection *connection)
 		if (connection->flows[i].state == FLOW_LOST &&
 		    flow_move(&connection->flows[i], &connection->worker->pipes) ==
 			    FLOW_HAS_MORE)
-			worker_set_ready(connection->worker, connection);
+			worker_set_busy(connection->worker, connection);
 }
 
 static void settle(struct connection *connection)
@@ -150,7 +150,7 @@ static void move(struct connection *connection)
 				   : log_advance(connection);
 
 		if (r == FLOW_HAS_MORE)
-			worker_set_ready(worker, connection);
+			worker_set_busy(worker, connection);
 		else if (r == FLOW_NEEDS_PIPE)
 			worker_wait_for_pipe(worker, connection);
 	}

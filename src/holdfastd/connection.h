@@ -79,9 +79,9 @@ struct connection {
 	bool is_closing;    /* connection_close() was called */
 	bool is_unsettled;  /* adopted, and connection_settle() is still to come */
 	uint64_t audit; /* the last audit of the worker's that saw it; see auditor.h */
-	bool is_ready;  /* in the worker's list of those with more to do */
+	struct connection_list *turn_list; /* of the worker; NULL: waits for events */
 	bool is_waiting_for_pipe;
-	TAILQ_ENTRY(connection) ready_entry;
+	TAILQ_ENTRY(connection) turn_entry;
 	TAILQ_ENTRY(connection) pipe_entry; /* of those that wait for one, or unsettled */
 	struct connection_list *timer_list; /* of the worker, or NULL */
 	TAILQ_ENTRY(connection) timer_entry;

@@ -60,12 +60,29 @@ void worker_set_idle(struct worker *worker, struct connection *connection)
 		set_timer(worker, connection, &worker->idle);
 }
 
+static void set_turn(struct connection_list *list, struct connection *connection)
+{
+	if (connection->turn_list)
+		return;
+	connection->turn_list = list;
+	TAILQ_INSERT_TAIL(list, connection, turn_entry);
+}
+
 void worker_set_ready(struct worker *worker, struct connection *connection)
 {
-	if (connection->is_ready)
-		return;
-	connection->is_ready = true;
-	TAILQ_INSERT_TAIL(&worker->ready, connection, ready_entry);
+	set_turn(&worker->ready, connection);
+}
+
+void worker_set_busy(struct worker *worker, struct connection *connection)
+{
+	set_turn(&worker->busy, connection);
+}
+
+void worker_clear_turn(struct connection *connection)
+{
+	if (connection->turn_list)
+		TAILQ_REMOVE(connection->turn_list, connection, turn_entry);
+	connection->turn_list = NULL;
 }
 
 void worker_set_unsettled(struct worker *worker, struct connection *connection)
@@ -96,13 +113,6 @@ void worker_wait_for_pipe(struct worker *worker, struct connection *connection)
 	TAILQ_INSERT_TAIL(&worker->pipe_waiters, connection, pipe_entry);
 }
 
-static void clear_ready(struct worker *worker, struct connection *connection)
-{
-	if (connection->is_ready)
-		TAILQ_REMOVE(&worker->ready, connection, ready_entry);
-	connection->is_ready = false;
-}
-
 void worker_clear_waiting(struct worker *worker, struct connection *connection)
 {
 	if (connection->is_waiting_for_pipe)
@@ -123,7 +133,7 @@ void worker_remove(struct worker *worker, struct connection *connection)
 	struct shared *shared = worker->shared;
 
 	worker_clear_timer(worker, connection);
-	clear_ready(worker, connection);
+	worker_clear_turn(connection);
 	worker_clear_waiting(worker, connection);
 	worker_clear_unsettled(worker, connection);
 	TAILQ_REMOVE(&worker->all, connection, all_entry);

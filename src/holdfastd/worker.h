@@ -26,7 +26,17 @@
 #define WORKER_EVENTS_MAX 256
 /* Adopted connections that are taken up between two looks at what has come: some 200 us. */
 #define WORKER_TAKE_UP_MAX 32
-#define WORKER_ACCEPTS_MAX 64 /* in a row, before connections have their turn */
+/*
+ * Connections that are accepted between two looks at the others: few, since in a flood
+ * they would be what all others wait for. That costs a new one nothing
+ * (tests/bench/neighbours.py, tests/bench/run).
+ */
+#define WORKER_ACCEPTS_MAX 4
+/*
+ * Between two looks at what has come one busy connection has its turn, and one more for
+ * so many events: about as much time as these take.
+ */
+#define WORKER_EVENTS_PER_BUSY_TURN 32
 /* How long accepting rests after the kernel refused a resource. */
 #define ACCEPT_RETRY_USEC (100 * USEC_PER_MSEC)
 #define PIPE_RETRY_USEC (50 * USEC_PER_MSEC)
@@ -99,7 +109,8 @@ struct worker {
 	uint64_t accept_again_usec; /* USEC_INFINITY: when woken */
 
 	struct connection_list all;
-	struct connection_list ready;
+	struct connection_list ready; /* those with something to do */
+	struct connection_list busy; /* those that have used up a turn: see run_turns() */
 	struct connection_list pipe_waiters;
 	uint64_t pipes_since_usec;         /* since when there are any */
 	struct connection_list unsettled;  /* the most recently active first */
@@ -155,6 +166,8 @@ void worker_let_go_all(struct shared *shared, uint64_t until_usec);
 void worker_add(struct worker *worker, struct connection *connection);
 void worker_remove(struct worker *worker, struct connection *connection);
 void worker_set_ready(struct worker *worker, struct connection *connection);
+void worker_set_busy(struct worker *worker, struct connection *connection);
+void worker_clear_turn(struct connection *connection);
 void worker_set_unsettled(struct worker *worker, struct connection *connection);
 void worker_clear_unsettled(struct worker *worker, struct connection *connection);
 void worker_wait_for_pipe(struct worker *worker, struct connection *connection);
