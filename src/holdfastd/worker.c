@@ -93,10 +93,28 @@ static void run_soon(struct worker *worker)
 	}
 }
 
-/* Only when all events have been seen: what came while no process was there counts too. */
+/*
+ * Notes that epoll has told n events. Where that was not all, it tells the rest before it
+ * tells any again (tests/kernel/epoll-tells-by-turns.c).
+ */
+static void note_told(struct worker *worker, int n)
+{
+	const struct shared *shared = worker->shared;
+
+	if (n >= WORKER_EVENTS_MAX && worker->n_untold > (size_t)n) {
+		worker->n_untold -= (size_t)n;
+		return;
+	}
+	worker->told_usec = n < WORKER_EVENTS_MAX ? worker->now_usec : worker->since_usec;
+	worker->since_usec = worker->now_usec;
+	worker->n_untold =
+		CONNECTION_PEERS * shared->n_connections + shared->n_listeners + 1;
+}
+
+/* Idle is who was so when all was told: what came while no process was there counts. */
 static void run_idle(struct worker *worker)
 {
-	while (idle_due_usec(worker) <= worker->now_usec) {
+	while (idle_due_usec(worker) <= worker->told_usec) {
 		struct connection *connection = TAILQ_FIRST(&worker->idle);
 
 		if (connection->turn_list) {
@@ -293,8 +311,10 @@ static void run_once(struct worker *worker)
 	dispatch(worker, events, n > 0 ? n : 0);
 	if (sees_all)
 		run_timers(worker);
-	if (sees_all && n_rounds > 0 && n < WORKER_EVENTS_MAX)
+	if (sees_all && n_rounds > 0) {
+		note_told(worker, n);
 		run_idle(worker);
+	}
 	run_pipe_waiters(worker);
 	worker_free_closed(worker);
 }

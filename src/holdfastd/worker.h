@@ -103,7 +103,10 @@ struct worker {
 	int scratch_fd; /* see flow_peek() */
 	struct packer packer;
 	struct pipe_pool pipes;
-	uint64_t now_usec; /* as of this batch */
+	uint64_t now_usec;  /* as of this batch */
+	uint64_t told_usec; /* epoll has told all that had come by then; see note_told() */
+	uint64_t since_usec; /* since when it has not, and how many events at the most */
+	size_t n_untold;
 
 	bool is_accepting;          /* the listeners are in epoll */
 	uint64_t accept_again_usec; /* USEC_INFINITY: when woken */

@@ -276,6 +276,26 @@ def test_idle_connection_is_reset_after_its_time(stage):
             connection.recv(1)
 
 
+@pytest.mark.stages("keeper")
+def test_idle_connection_is_reset_although_there_is_always_more_to_do(stage):
+    """With more streams than one look at epoll tells of, no look ever tells of all."""
+    instance = stage.start("echo", options=["--idle-timeout=2s", "--threads=1"])
+    host, port = instance.address()
+    load = [stages.built_program("load-client"), "--connections=2000", "--window=60000"]
+    with instance.connect() as connection:
+        assert echoes(connection)
+        connection.settimeout(stages.PATIENCE_SECONDS)
+        with subprocess.Popen(
+            stage.network.command([*load, "echo", f"{host}:{port}"]), stdin=subprocess.DEVNULL
+        ) as process:
+            try:
+                with pytest.raises(ConnectionResetError):
+                    connection.recv(1)
+                assert process.poll() is None
+            finally:
+                process.kill()
+
+
 @pytest.mark.parametrize("disturb", [disturbances.killed, disturbances.taken_over])
 def test_idle_time_is_counted_over_restarts(stage, disturb):
     instance = stage.start("echo", options=["--idle-timeout=2s"])
