@@ -151,8 +151,10 @@ def test_fields_of_the_journal_are_in_the_manual():
 
 
 def test_limits_that_a_field_names_are_in_the_manual():
-    text = (TOP / "src/holdfastd/worker.c").read_text(encoding="utf-8")
-    names = re.findall(r'\[LIMIT_\w+\] = "([a-z-]+)"', text)
+    names = []
+    for path in TOP.glob("src/holdfastd/*.c"):
+        text = path.read_text(encoding="utf-8")
+        names += re.findall(r'\[LIMIT_\w+\] = "([a-z-]+)"', text)
     told = dict(items(section("holdfast.7", "JOURNAL")))["HOLDFAST_LIMIT"]
     assert names and all(name in told.replace(",", " ").split() for name in names)
 

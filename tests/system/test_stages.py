@@ -21,7 +21,8 @@ def echoes(connection, data):
 def test_service_is_ready_when_start_returns(stage):
     instance = stage.start("echo")
     assert instance.main_pid() != 0
-    assert instance.lines()
+    # The line was said before, but may still be on its way.
+    instance.wait_line("tcp server started")
     with instance.connect() as connection:
         assert echoes(connection, b"1234")
 
