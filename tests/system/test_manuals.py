@@ -150,6 +150,13 @@ def test_fields_of_the_journal_are_in_the_manual():
     assert listed == used
 
 
+def test_readme_says_nothing_twice():
+    lines = (TOP / "README.md").read_text(encoding="utf-8").splitlines()
+    told = [line for line in lines if re.match(r"#|!\[|\| [^|]*[a-z]{4}", line)]
+    assert len(told) > 40
+    assert sorted(set(told)) == sorted(told)
+
+
 def test_limits_that_a_field_names_are_in_the_manual():
     names = []
     for path in TOP.glob("src/holdfastd/*.c"):
