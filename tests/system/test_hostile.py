@@ -7,6 +7,8 @@ in test_streams, test_ends and test_limits.
 """
 
 import contextlib
+import os
+import resource
 import select
 import socket
 import struct
@@ -141,6 +143,30 @@ def test_peers_that_never_send_and_never_close(stage, disturb):
             assert all(read_to_end(sock) == (b"", True) for sock in ended)
             left = [sock for sock in left if sock not in ended]
         attacked.check_recovered()
+
+
+@pytest.mark.stages("keeper")
+def test_who_waits_for_a_pipe_is_not_idle(stage):
+    """Peers that do not read have all that there are: it is they who are reset."""
+    n = 12
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(small_buffers(stage.network))
+        attacked = stack.enter_context(
+            Attacked(stage, "echo", options=["--idle-timeout=2s", "--threads=1"])
+        )
+        # Its time is the first to pass
+        attacked.serves(1)
+        crowd = attacked.crowd(n, receive_buffer=4096)
+        attacked.wait_connections(n + 1)
+        pid = attacked.instance.main_pid()
+        n_files = 1 + max(int(fd) for fd in os.listdir(f"/proc/{pid}/fd"))
+        _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (n_files, hard))
+        fill(crowd, streams.Stream(7).read(0, 4 << 20))
+        attacked.good.sendall(b"1234")
+        attacked.instance.wait_line("No pipe can be made for a connection's bytes")
+        assert read_exactly(attacked.good, 4) == b"1234"
+        assert all(read_to_end(sock)[1] for sock in crowd)
 
 
 @some

@@ -6,6 +6,7 @@ import os
 import re
 import resource
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -296,6 +297,22 @@ def test_idle_connection_is_reset_although_there_is_always_more_to_do(stage):
                 process.kill()
 
 
+@pytest.mark.stages("keeper")
+def test_what_came_while_the_process_was_stopped_was_not_idle(stage):
+    """A wait that a signal has interrupted has told of nothing, though much may have come."""
+    instance = stage.start("echo", options=["--idle-timeout=1s"])
+    with instance.connect() as connection:
+        assert echoes(connection)
+        instance.kill(signal.SIGSTOP, wait=False)
+        tasks = [task / "stat" for task in (instance.proc() / "task").iterdir()]
+        wait_until(lambda: all(") T " in stat.read_text("ascii") for stat in tasks))
+        connection.sendall(b"sent meanwhile")
+        time.sleep(1.5)  # the pause is the test's input
+        instance.kill(signal.SIGCONT, wait=False)
+        connection.settimeout(stages.PATIENCE_SECONDS)
+        assert connection.recv(14, socket.MSG_WAITALL) == b"sent meanwhile"
+
+
 @pytest.mark.parametrize("disturb", [disturbances.killed, disturbances.taken_over])
 def test_idle_time_is_counted_over_restarts(stage, disturb):
     instance = stage.start("echo", options=["--idle-timeout=2s"])
@@ -489,8 +506,10 @@ def test_bytes_move_while_the_journal_is_stopped(stage):
 
 
 @pytest.mark.stages("systemd")
-def test_log_waits_for_a_journal_that_is_stopped(stage):
-    instance = stage.start("log", options=["--frame=line"])
+@pytest.mark.parametrize("seconds", [0, 2.5], ids=["shortly", "beyond-idle-timeout"])
+def test_log_waits_for_a_journal_that_is_stopped(stage, seconds):
+    """Also for longer than a connection may be idle: it is not the client that moves no byte."""
+    instance = stage.start("log", options=["--frame=line", "--idle-timeout=2s"])
     n = 3000
     with instance.connect() as connection:
         stage.machine.systemctl("kill", "--signal=STOP", "systemd-journald.service")
@@ -500,6 +519,7 @@ def test_log_waits_for_a_journal_that_is_stopped(stage):
             )
             thread.start()
             thread.join()
+            time.sleep(seconds)  # the pause is the test's input
         finally:
             stage.machine.systemctl("kill", "--signal=CONT", "systemd-journald.service")
         instance.wait_line(rf"line: {n - 1}$")
