@@ -175,9 +175,9 @@ static int accept_one(struct worker *worker, int listener)
 	return fd;
 }
 
-void accept_some(struct worker *worker, int listener)
+void accept_some(struct worker *worker, int listener, int n)
 {
-	for (int i = 0; i < WORKER_ACCEPTS_MAX && worker->is_accepting; i++) {
+	for (int i = 0; i < n && worker->is_accepting; i++) {
 		int r;
 
 		if (!may_accept(worker))

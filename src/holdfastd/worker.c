@@ -283,6 +283,8 @@ static bool is_listener(const struct worker *worker, const void *pointer)
  */
 static void dispatch(struct worker *worker, const struct epoll_event *events, int n)
 {
+	int n_accepts = WORKER_ACCEPTS_MIN + n / WORKER_EVENTS_PER_ACCEPT;
+
 	for (int i = 0; i < n; i++) {
 		void *pointer = events[i].data.ptr;
 		struct peer *peer = pointer;
@@ -300,7 +302,7 @@ static void dispatch(struct worker *worker, const struct epoll_event *events, in
 		if (pointer == &worker->wake_fd)
 			woken(worker);
 		else if (is_listener(worker, pointer))
-			accept_some(worker, *(int *)pointer);
+			accept_some(worker, *(int *)pointer, n_accepts);
 	}
 }
 

@@ -28,10 +28,11 @@
 #define WORKER_TAKE_UP_MAX 32
 /*
  * Connections that are accepted between two looks at the others: few, since in a flood
- * they would be what all others wait for. That costs a new one nothing
- * (tests/bench/neighbours.py, tests/bench/run).
+ * they would be what all others wait for (tests/bench/neighbours.py); and one more for so
+ * many events, since of a listener epoll tells only after all others that are ready.
  */
-#define WORKER_ACCEPTS_MAX 4
+#define WORKER_ACCEPTS_MIN 4
+#define WORKER_EVENTS_PER_ACCEPT 8
 /*
  * Between two looks at what has come one busy connection has its turn, and one more for
  * so many events: about as much time as these take.
