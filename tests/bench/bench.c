@@ -82,12 +82,19 @@ static int open_conversation(struct bench *bench)
 	return r < 0 ? r : conversation_say(bench, &bench->conversations[number]);
 }
 
-static void account(struct bench *bench, uint64_t message, uint64_t now_usec)
+static void account(struct bench *bench, uint64_t message, uint64_t now_usec,
+		    uint64_t arrived_usec)
 {
 	bool is_old = bench->has_closing && message < bench->closing.end;
+	struct window *window = is_old ? &bench->closing : &bench->window;
+	uint64_t due_usec = schedule_due_usec(&bench->schedule, message);
+	bool is_kept = bench->n_due - message <= BENCH_SENT_KEPT;
+	uint64_t sent_usec =
+		is_kept ? bench->sent_usec[message % BENCH_SENT_KEPT] : due_usec;
 
-	latency_add(is_old ? &bench->closing.latency : &bench->window.latency,
-		    now_usec - schedule_due_usec(&bench->schedule, message));
+	latency_add(&window->latency, now_usec - due_usec);
+	if (arrived_usec > sent_usec && arrived_usec - sent_usec > window->peer_max_usec)
+		window->peer_max_usec = arrived_usec - sent_usec;
 }
 
 /* Takes account of what has been answered since there were n_before answers. */
@@ -103,7 +110,7 @@ static void account_answers(struct bench *bench, const struct conversation *conv
 	for (uint64_t n = n_before; n < conversation->n_answered; n++)
 		if (n > 0)
 			account(bench, schedule_message(&bench->schedule, first, n - 1),
-				now_usec);
+				now_usec, conversation->arrived_usec);
 }
 
 static int conversation_handle(struct bench *bench, struct conversation *conversation,
@@ -140,8 +147,9 @@ static int set_timer(const struct bench *bench)
 /* Message n_due of all falls due. */
 static int say_next(struct bench *bench, uint64_t late_usec)
 {
-	uint32_t number = schedule_connection(&bench->schedule, bench->n_due++);
+	uint32_t number = schedule_connection(&bench->schedule, bench->n_due);
 
+	bench->sent_usec[bench->n_due++ % BENCH_SENT_KEPT] = time_now_usec();
 	if (late_usec > bench->window.late_max_usec)
 		bench->window.late_max_usec = late_usec;
 	return conversation_say(bench, &bench->conversations[number]);

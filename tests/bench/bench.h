@@ -5,8 +5,11 @@
  * the text for its users.
  *
  * Open loop: the times at which messages are due are fixed at the start (schedule.h). A
- * service that stands still doesn't hold up the messages that would have met the pause,
- * and each counts from when it was due, not from when it could be sent.
+ * service that stands still doesn't hold up the messages that would have met the pause.
+ * Two times of each are taken: as a user has it, from when it was due until the answer
+ * has been read, and as its peer makes it, from when we went to send it, whether the
+ * socket took it or not, until the kernel had the answer. Between them lies what this
+ * process, which may share its processors with the service, waits for one.
  *
  * One thread, and it never blocks but in epoll_wait().
  */
@@ -23,6 +26,9 @@
 #include "window.h"
 
 #define BENCH_CHECK_INTERVAL_USEC USEC_PER_SEC
+/* Messages of which it is known when we went to send them; one that is answered after so
+ * many others counts from when it was due */
+#define BENCH_SENT_KEPT 65536
 
 enum phase {
 	PHASE_OPENING, /* each connection echoes one message, OPENING_MAX at a time */
@@ -45,6 +51,7 @@ struct bench {
 	uint64_t n_unanswered;
 	struct schedule schedule;
 	uint64_t n_due; /* messages that have fallen due since then */
+	uint64_t sent_usec[BENCH_SENT_KEPT]; /* of message n, modulo that */
 	struct window window;
 	struct window closing; /* the one before, while it is not complete */
 	bool has_closing;

@@ -6,12 +6,14 @@
 #include <inttypes.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdalign.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 
 #include "base/fd.h"
+#include "base/time.h"
 
 struct header {
 	uint64_t sequence;
@@ -83,6 +85,8 @@ int conversation_init(struct conversation *conversation, uint32_t number,
 	/* A message goes out when it is due, not when the one before it was acknowledged */
 	if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0)
 		return complain_of_errno(conversation, "TCP_NODELAY", ret_complaint);
+	if (setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof(on)) < 0)
+		return complain_of_errno(conversation, "SO_TIMESTAMPNS", ret_complaint);
 	if (connect(fd, address, address_bytes) < 0 && errno != EINPROGRESS)
 		return complain_of_errno(conversation, "cannot connect", ret_complaint);
 	conversation->fd = take_fd(&fd);
@@ -206,12 +210,41 @@ static int take_end(struct conversation *conversation, struct complaint *ret_com
 	return 0;
 }
 
+/* How long ago the stamp of what was received is; 0 if it has none. */
+static uint64_t stamp_age_usec(struct msghdr *received)
+{
+	const struct cmsghdr *control = CMSG_FIRSTHDR(received);
+	struct timespec stamp;
+	struct timespec now;
+	int64_t usec;
+
+	if (!control || control->cmsg_level != SOL_SOCKET ||
+	    control->cmsg_type != SCM_TIMESTAMPNS)
+		return 0;
+	memcpy(&stamp, CMSG_DATA(control), sizeof(stamp));
+	(void)clock_gettime(CLOCK_REALTIME, &now); /* cannot fail for this clock */
+	usec = (now.tv_sec - stamp.tv_sec) * (int64_t)USEC_PER_SEC +
+	       (now.tv_nsec - stamp.tv_nsec) / 1000;
+	return usec > 0 ? (uint64_t)usec : 0;
+}
+
 int conversation_receive(struct conversation *conversation,
 			 struct complaint *ret_complaint)
 {
 	static unsigned char bytes[65536];
-	ssize_t n = recv(conversation->fd, bytes, sizeof(bytes), 0);
+	alignas(struct cmsghdr) unsigned char control[CMSG_SPACE(sizeof(struct timespec))];
+	struct iovec iov = {.iov_base = bytes, .iov_len = sizeof(bytes)};
+	struct msghdr message = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control,
+		.msg_controllen = sizeof(control),
+	};
+	ssize_t n = recvmsg(conversation->fd, &message, 0);
 
+	conversation->arrived_usec = time_now_usec();
+	if (n > 0)
+		conversation->arrived_usec -= stamp_age_usec(&message);
 	if (n < 0 && errno == EAGAIN)
 		return 0;
 	if (n < 0)

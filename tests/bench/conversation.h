@@ -26,6 +26,7 @@ struct conversation {
 	uint64_t n_due;        /* messages that are to be sent by now */
 	uint64_t n_sent_bytes; /* of those */
 	uint64_t n_answered;   /* messages that have returned */
+	uint64_t arrived_usec; /* when the last bytes reached the socket, CLOCK_MONOTONIC */
 	uint32_t n_partial;    /* bytes of the next one that have */
 	uint32_t events;       /* what epoll was told last */
 	bool is_ending;        /* nothing will be due any more: an end is the answer */
@@ -55,7 +56,8 @@ uint32_t conversation_events(const struct conversation *conversation);
 int conversation_send(struct conversation *conversation, struct complaint *ret_complaint);
 
 /*
- * Receives once and checks it; n_answered then tells what has returned. Returns 0, or a
+ * Receives once and checks it; n_answered then tells what has returned, and arrived_usec
+ * when, as the kernel has stamped it (socket(7): SO_TIMESTAMPNS). Returns 0, or a
  * negative errno with a complaint: -EPROTO where anything is lost, repeated or changed.
  */
 int conversation_receive(struct conversation *conversation,

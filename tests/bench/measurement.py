@@ -14,6 +14,9 @@ import stages
 
 UNDISTURBED = "undisturbed"
 
+# What a window's pause is: without the time for which the client itself waits for a processor
+PAUSE = "peer_max_usec"
+
 
 class ClientFailed(Exception):
     """A connection was lost, or its bytes were; the client has said on stderr which."""
@@ -167,7 +170,7 @@ def summary(n_connections, windows):
     windows, in milliseconds."""
     pauses = {}
     for window in windows:
-        pauses.setdefault(window["disturbance"], []).append(window["max_usec"] / 1000)
+        pauses.setdefault(window["disturbance"], []).append(window[PAUSE] / 1000)
     calm = pauses.get(UNDISTURBED)
     return [
         {

@@ -12,7 +12,7 @@
 int main(int argc, char *argv[])
 {
 	struct client_options options;
-	struct bench bench;
+	static struct bench bench;
 	int r = client_options_parse(argc, argv, &options);
 
 	if (r <= 0)

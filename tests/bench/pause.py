@@ -5,9 +5,13 @@
 holdfastd echo runs under a manager in a network of its own, with N connections, some of them
 with a message all the time. Windows of a second each take turns: one in which nothing
 happens and one for each disturbance, as often as there are rounds. The pause of a window is
-its slowest message, counted from when it was due. The table compares the pauses of disturbed
-windows with those of undisturbed ones of the same run: these show what the machine itself
-does to a message, so a run on a busy machine can be told from a slow service.
+its slowest message, from when the client went to send it, whether the socket took it or not,
+until the kernel had its echo for the client. The messages are due at times that no pause
+delays. What the client waits for a processor, which peers elsewhere would not share with the
+service, is in max_usec of --json=, which counts from the due time to the reading of the echo.
+The table compares the pauses of disturbed windows with those of undisturbed ones of the same
+run: these show what the machine itself does to a message, so a run on a busy machine can be
+told from a slow service.
 
   takeover  SIGUSR2 to the service
   restart   SIGHUP to the keeper, systemctl restart

@@ -23,6 +23,7 @@ void window_open(struct window *window, const char *name, uint64_t first)
 	window->first = first;
 	window->end = UINT64_MAX;
 	window->late_max_usec = 0;
+	window->peer_max_usec = 0;
 	latency_init(&window->latency);
 }
 
@@ -44,8 +45,10 @@ void window_print(const struct window *window)
 	(void)printf("{\"name\": \"%s\", \"n_messages\": %" PRIu64
 		     ", \"max_usec\": %" PRIu64 ", \"p50_usec\": %" PRIu64
 		     ", \"p99_usec\": %" PRIu64 ", \"p999_usec\": %" PRIu64
-		     ", \"late_max_usec\": %" PRIu64 "}\n",
+		     ", \"late_max_usec\": %" PRIu64 ", \"peer_max_usec\": %" PRIu64
+		     "}\n",
 		     window->name, latency->n, latency->max_usec,
 		     latency_quantile(latency, 500), latency_quantile(latency, 990),
-		     latency_quantile(latency, 999), window->late_max_usec);
+		     latency_quantile(latency, 999), window->late_max_usec,
+		     window->peer_max_usec);
 }

@@ -20,7 +20,8 @@ struct window {
 	uint64_t first; /* number of the first message */
 	uint64_t end;   /* of the first of the next window; UINT64_MAX while open */
 	uint64_t late_max_usec; /* from a message's due time until we could send it */
-	struct latency latency;
+	uint64_t peer_max_usec; /* from sending until the kernel had the answer */
+	struct latency latency; /* from being due until the answer was read */
 };
 
 /* Letters, digits, dots, hyphens and underscores, fewer than WINDOW_NAME_SIZE. */

@@ -53,6 +53,7 @@ def test_pauses_are_measured_and_nothing_is_lost(tmp_path):
             <= window["p999_usec"]
             <= window["max_usec"]
         )
+        assert 0 < window["peer_max_usec"] <= window["max_usec"]
     assert [row["disturbance"] for row in run["summary"]] == ["restart", "kill"]
     rows = [line.split() for line in result.stdout.splitlines() if line.startswith("     20")]
     assert [len(row) for row in rows] == [8, 8]
