@@ -18,8 +18,11 @@ HOLDFAST = "holdfast"
 UNPROTECTED = "unprotected"
 DIRECT = "direct"
 
+# The least that a relay can do (floor-relay.c), and what it is told to do it by
+FLOORS = {"floor-copy": "copy", "floor-splice": "splice"}
+
 # In the order of the table's columns
-NAMES = (HOLDFAST, UNPROTECTED, *peers.KINDS, DIRECT)
+NAMES = (HOLDFAST, UNPROTECTED, *peers.KINDS, *FLOORS, DIRECT)
 
 TITLES = {
     HOLDFAST: "holdfast",
@@ -28,6 +31,8 @@ TITLES = {
     "haproxy-splice": "HAProxy splicing",
     "nginx": "nginx stream",
     "socket-proxyd": "systemd-socket-proxyd",
+    "floor-copy": "the least: recv, send",
+    "floor-splice": "the least: splice twice",
     DIRECT: "no relay",
 }
 
@@ -48,6 +53,12 @@ def subject(stage, name, upstream):
     """A Subject that runs, with one thread that moves bytes."""
     if name == DIRECT:
         yield Subject(name, upstream, lambda: [])
+    elif name in FLOORS:
+        how = FLOORS[name]
+        with load.listening(
+            stage.network, "floor-relay", upstream, how, start_new_session=True
+        ) as (address, process):
+            yield Subject(name, address, lambda: [process.pid])
     elif name in PROGRAMS:
         instance = stage.start(
             f"relay {upstream}",

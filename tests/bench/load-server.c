@@ -17,10 +17,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "argument.h"
 #include "base/fd.h"
 #include "base/time.h"
 #include "limits.h"
+#include "listen.h"
 #include "load.h"
 
 #define EVENTS_MAX 64
@@ -141,25 +141,6 @@ static void serve(int fd)
 	n_bulk -= served->kind == KIND_BULK;
 	served->kind = KIND_UNKNOWN;
 	(void)fd_close(fd);
-}
-
-static int listen_at(const char *text, int *ret_listener)
-{
-	_cleanup_close_ int fd = -EBADF;
-	struct sockaddr_storage address;
-	socklen_t address_bytes;
-	const int on = 1;
-	int r = argument_parse_address(text, &address, &address_bytes);
-
-	if (r < 0)
-		return r;
-	fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
-	    bind(fd, (const struct sockaddr *)&address, address_bytes) < 0 ||
-	    listen(fd, SOMAXCONN) < 0)
-		return -errno;
-	*ret_listener = take_fd(&fd);
-	return 0;
 }
 
 static int serve_all(int epoll_fd, int listener)

@@ -14,20 +14,27 @@ class LoadFailed(Exception):
 
 
 @contextlib.contextmanager
-def server(network):
-    """A load-server in the network; gives its HOST:PORT and its process."""
+def listening(network, program, *arguments, **options):
+    """A program of the bench that listens at its first argument; gives this HOST:PORT and its
+    process. options: of subprocess.Popen()."""
     address = f"127.0.0.1:{network.free_port()}"
     with subprocess.Popen(
-        network.command([stages.built_program("load-server"), address]),
+        network.command([stages.built_program(program), address, *arguments]),
         stdout=subprocess.PIPE,
         text=True,
+        **options,
     ) as process:
         try:
             if process.stdout.readline() != "ready\n":
-                raise LoadFailed(f"load-server does not listen at {address}")
+                raise LoadFailed(f"{program} does not listen at {address}")
             yield address, process
         finally:
             process.kill()
+
+
+def server(network):
+    """A load-server in the network."""
+    return listening(network, "load-server")
 
 
 def _client(network, mode, address, options):

@@ -78,6 +78,10 @@ class Peer:
                 network.command([word.format(**words) for word in kind.command]),
                 stdin=subprocess.DEVNULL,
                 stderr=stderr,
+                # As a manager starts a service. The kernel shares the processors out among
+                # sessions (sched(7): autogroup), and it costs CPU time not to be of the
+                # client's and the server's.
+                start_new_session=True,
             )
         try:
             self.wait_ready()

@@ -73,26 +73,31 @@ def test_relays_are_compared(tmp_path):
         "--window=0.02",
         "--held=50",
         "--rest=0",
-        "--subjects=direct,holdfast,unprotected",
+        "--subjects=direct,holdfast,unprotected,floor-splice,floor-copy",
         f"--json={report}",
         f"--plot={plot}",
     )
     assert result.returncode == 0, result.stderr
     found = json.loads(report.read_text(encoding="utf-8"))
-    # Six loads, each on three subjects in two rounds
-    assert len(found["windows"]) == 6 * 3 * 2
+    # Six loads, each on five subjects in two rounds
+    assert len(found["windows"]) == 6 * 5 * 2
     for window in found["windows"]:
         if window["load"]["mode"] != "hold":
             assert window["n_bytes" if window["load"]["mode"] == "bulk" else "n_operations"] > 0
             assert (window["cpu_usec"] > 0) == (window["subject"] != "direct")
     for row in found["summary"]:
         has_direct = row["more_is_better"]
-        assert set(row["subjects"]) - {"direct"} == {"holdfast", "unprotected"}
+        assert set(row["subjects"]) - {"direct"} == {
+            "holdfast",
+            "unprotected",
+            "floor-splice",
+            "floor-copy",
+        }
         assert ("direct" in row["subjects"]) == has_direct
         for values in row["subjects"].values():
             assert values["min"] <= values["median"] <= values["max"]
     rows = [line for line in result.stdout.splitlines() if line.startswith("| ")]
-    assert [line.count("|") for line in rows] == [5] * (1 + len(found["summary"]))
+    assert [line.count("|") for line in rows] == [7] * (1 + len(found["summary"]))
     panels = xml.etree.ElementTree.parse(plot).getroot().findall("{*}g")
     assert len(panels) == len(found["summary"])
 
