@@ -176,7 +176,7 @@ static uint32_t wanted_events(struct connection *connection, const struct peer *
 		events |= EPOLLIN;
 	if (out && out->state == FLOW_OPEN && !connection->is_waiting_for_pipe &&
 	    (out->sink ? out->pending == 0 : log_wants_more(connection)))
-		events |= EPOLLIN | EPOLLPRI;
+		events |= EPOLLIN | EPOLLPRI | EPOLLRDHUP;
 	if (into && into->pending > 0)
 		events |= EPOLLOUT;
 	return events;

@@ -230,11 +230,34 @@ static ssize_t fill_past_urgent(struct flow *flow, size_t max)
 	return n;
 }
 
+/*
+ * Whether a source that has sent its end has nothing else to give. Unlike splice, recv
+ * does not take an urgent byte for the end.
+ */
+static bool is_at_end(struct flow *flow)
+{
+	ssize_t n;
+	char byte;
+
+	n = recv(flow->source->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+	if (n < 0 && is_error(-errno)) {
+		/* It was reset after its end, and now the error is taken */
+		peer_fail(flow->source);
+		return true;
+	}
+	return n == 0;
+}
+
 ssize_t flow_fill(struct flow *flow, struct pipe_pool *pool, size_t max)
 {
 	ssize_t n;
 	int r;
 
+	/* Most ends come alone: to learn of it then takes one call, and no pipe */
+	if (flow->source->ended && !flow->pipe && is_at_end(flow)) {
+		flow->state = FLOW_ENDING;
+		return 0;
+	}
 	r = borrow_pipe(flow, pool);
 	if (r < 0)
 		return r;

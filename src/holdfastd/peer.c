@@ -19,6 +19,7 @@ void peer_set_fd(struct peer *peer, int fd)
 {
 	peer->fd = fd;
 	peer->is_watched = peer->urgent = peer->hung = peer->failed = false;
+	peer->ended = false;
 	peer->readable = false; /* the first event will say */
 	peer->writable = true;  /* the first write will say */
 }
@@ -63,6 +64,8 @@ void peer_note_events(struct peer *peer, uint32_t events)
 		peer->writable = true;
 	if (events & EPOLLPRI)
 		peer->urgent = true;
+	if (events & EPOLLRDHUP)
+		peer->ended = true;
 	if (events & (EPOLLHUP | EPOLLERR))
 		peer->hung = true;
 }

@@ -23,6 +23,7 @@ struct peer {
 	bool readable;    /* a read may find something */
 	bool writable;    /* a write may find room */
 	bool urgent;      /* an urgent byte is somewhere in what can be read */
+	bool ended;       /* EPOLLRDHUP was seen: its end comes after what can be read */
 	/*
 	 * EPOLLHUP or EPOLLERR was seen. Both are reported for ever and can't be masked,
 	 * so the fd leaves epoll; from then on reads give bytes, EOF or an error, never
@@ -58,11 +59,11 @@ void peer_fail(struct peer *peer);
 void peer_set_failed(struct peer *peer);
 
 /*
- * Makes epoll wait for events (EPOLLIN, EPOLLOUT, EPOLLPRI; 0 for errors only), or forget
- * the fd. Does nothing where nothing changes. Must have been called with PEER_UNWATCHED
- * before the fd is closed: while a parcel holds the file, the registration would outlive
- * the fd (tests/kernel/epoll-outlives-close.c). Returns 0 or a negative errno (-ENOMEM,
- * -ENOSPC: fs.epoll.max_user_watches).
+ * Makes epoll wait for events (EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP; 0 for errors
+ * only), or forget the fd. Does nothing where nothing changes. Must have been called with
+ * PEER_UNWATCHED before the fd is closed: while a parcel holds the file, the registration
+ * would outlive the fd (tests/kernel/epoll-outlives-close.c). Returns 0 or a negative
+ * errno (-ENOMEM, -ENOSPC: fs.epoll.max_user_watches).
  */
 int peer_watch(struct peer *peer, int epoll_fd, uint32_t events);
 

@@ -30,6 +30,13 @@ static long long consumed(int fd)
 	return (long long)tcp_info(fd).tcpi_bytes_received - ask(fd, SIOCINQ);
 }
 
+static long long peek(int fd)
+{
+	char byte;
+
+	return outcome(recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT));
+}
+
 static void inline_urgent_byte(void)
 {
 	int ours, peer, pipe_fd = pipe_of_one_fd();
@@ -91,7 +98,8 @@ static void urgent_byte_first(void)
 
 /*
  * The trap: once the FIN is there, splice at the mark says 0 and not EAGAIN, although
- * the urgent byte and those behind it wait. Only SIOCINQ 0 makes a 0 the end.
+ * the urgent byte and those behind it wait. Only SIOCINQ 0 makes a 0 the end. A recv that
+ * peeks tells the one from the other.
  */
 static void urgent_byte_and_fin(void)
 {
@@ -105,12 +113,14 @@ static void urgent_byte_and_fin(void)
 		    "fin: then it gives 0, not EAGAIN");
 	check_equal(ask(ours, SIOCINQ), 7, "fin: SIOCINQ tells that it is not the end");
 	check_equal(ask(ours, SIOCATMARK), 1, "fin: SIOCATMARK is 1");
+	check_equal(peek(ours), 1, "fin: and so does a recv that peeks");
 	check_equal(outcome(recv(ours, (char[1]){0}, 1, 0)), 1,
 		    "fin: recv takes the byte");
 	check_equal(move_bytes(ours, pipe_fd, 100), 6, "fin: splice goes on");
 	check_equal(move_bytes(ours, pipe_fd, 100), 0, "fin: and gives 0 at the end");
 	check_equal(ask(ours, SIOCINQ), 0, "fin: with SIOCINQ 0");
 	check_equal(ask(ours, SIOCATMARK), 0, "fin: and SIOCATMARK 0");
+	check_equal(peek(ours), 0, "fin: and to a recv that peeks");
 }
 
 /* After an RST it gives the error, then 0, and the bytes can still be had. */

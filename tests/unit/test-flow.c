@@ -98,8 +98,9 @@ static void note_events(struct stage *stage)
 	for (size_t i = 0; i < N_ELEMENTS(peers); i++)
 		/* poll(2) and epoll(7) have the same bits */
 		peer_note_events(peers[i],
-				 (uint32_t)events_now(peers[i]->fd,
-						      POLLIN | POLLOUT | POLLPRI));
+				 (uint32_t)events_now(peers[i]->fd, POLLIN | POLLOUT |
+									    POLLPRI |
+									    POLLRDHUP));
 }
 
 static int move(struct stage *stage)
@@ -338,6 +339,20 @@ static void end_of_the_source_is_told_to_the_sink(void **state)
 	write_exactly(stage->to, "answer", 6);
 	expect_text(stage->sink.fd, "answer");
 	assert_int_equal(move(stage), FLOW_WAITS);
+}
+
+static void end_that_comes_alone_takes_no_pipe(void **state)
+{
+	struct stage *stage = *state;
+	uint32_t slot;
+
+	while (packer_take_slot(&stage->house->packer, &slot) == 0)
+		;
+	end_source(stage);
+	assert_int_equal(move(stage), FLOW_WAITS);
+	assert_int_equal(stage->flow.state, FLOW_ENDED);
+	assert_false(stage->source.failed);
+	expect_end(stage->to);
 }
 
 static void fin_waits_for_pending_bytes(void **state)
@@ -635,6 +650,20 @@ static void urgent_byte_before_the_end_is_carried(void **state)
 	assert_false(stage->source.failed);
 }
 
+static void urgent_byte_alone_before_the_end_is_carried(void **state)
+{
+	struct stage *stage = *state;
+
+	send_text(stage, "before");
+	move_all(stage);
+	send_urgent(stage, '!');
+	end_source(stage);
+	move_all(stage);
+	expect_text(stage->to, "before!");
+	assert_int_equal(stage->flow.state, FLOW_ENDED);
+	assert_false(stage->source.failed);
+}
+
 static void urgent_byte_before_a_reset_is_carried(void **state)
 {
 	struct stage *stage = *state;
@@ -890,6 +919,7 @@ int main(void)
 		TCP(much_data_uses_up_the_rounds),
 		BOTH(without_a_pipe_nothing_is_read),
 		BOTH(end_of_the_source_is_told_to_the_sink),
+		BOTH(end_that_comes_alone_takes_no_pipe),
 		BOTH(fin_waits_for_pending_bytes),
 		BOTH(end_may_be_told_again_by_the_next_process),
 		TCP(reset_of_the_source_delivers_what_was_read_and_is_no_end),
@@ -905,6 +935,7 @@ int main(void)
 		TCP(bytes_read_but_not_counted_are_counted_by_the_next_process),
 		TCP(urgent_byte_is_carried_in_its_place),
 		TCP(urgent_byte_before_the_end_is_carried),
+		TCP(urgent_byte_alone_before_the_end_is_carried),
 		TCP(urgent_byte_before_a_reset_is_carried),
 		TCP(urgent_byte_waits_where_the_pipe_is_full),
 		TCP(urgent_byte_is_carried_once_under_signals),
