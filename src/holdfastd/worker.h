@@ -189,6 +189,23 @@ int worker_sort_idle(struct worker *worker);
 /* Puts one into its place there. */
 void worker_place_idle(struct worker *worker, struct connection *connection);
 
+/* How long epoll may wait, in milliseconds, rounded up: an early wake-up would be one too
+ * many. -1: for ever. */
+int worker_wait_msec(const struct worker *worker);
+
+/* Does what is due, but for the idle ones. */
+void worker_run_timers(struct worker *worker);
+
+/*
+ * Notes that epoll has told n events. Where that was not all, it tells the rest before it
+ * tells any again (tests/kernel/epoll-tells-by-turns.c).
+ */
+void worker_note_told(struct worker *worker, int n);
+
+/* Ends the idle: who was so when all was told, since what came while no process was there
+ * counts. */
+void worker_run_idle(struct worker *worker);
+
 /* Frees the memory of the closed ones, which no event names any more. */
 void worker_free_closed(struct worker *worker);
 
