@@ -148,9 +148,46 @@ static bool is_passing(int error)
 	}
 }
 
+/*
+ * Whether what comes out of a listener has inherited its options. It has when all who
+ * were in the queue before these were set have come out: once the queue was seen empty,
+ * and late enough for who was on the way into it. Asking each one would be a call more.
+ */
+static uint64_t inheriting_bit(const struct worker *worker, const int *listener)
+{
+	size_t i = (size_t)(listener - worker->shared->listeners);
+
+	return i < 64 ? UINT64_C(1) << i : 0; /* of further ones each is asked */
+}
+
+static void note_queue_is_empty(struct worker *worker, const int *listener)
+{
+	if (worker->now_usec - worker->begun_usec > ACCEPT_SETTLE_USEC)
+		worker->inheriting |= inheriting_bit(worker, listener);
+}
+
+/* Accepts one without waiting. Returns its fd, which has its options, or a negative
+ * errno. */
+static int take_one(struct worker *worker, const int *listener)
+{
+	bool inherits = worker->inheriting & inheriting_bit(worker, listener);
+	struct sockaddr_storage address = {0};
+	socklen_t size = sizeof(address);
+	int fd = accept4(*listener, (struct sockaddr *)&address, &size,
+			 SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+	if (fd < 0 && errno == EAGAIN)
+		note_queue_is_empty(worker, listener);
+	if (fd < 0)
+		return -errno;
+	if (!inherits || address.ss_family == AF_UNIX)
+		listener_check_accepted(fd, worker->shared->options->keepalive_idle_usec);
+	return fd;
+}
+
 /* Counts itself in before it looks at leaving, as the main thread does the other way
  * round: one of the two sees the other. */
-static int accept_one(struct worker *worker, int listener)
+static int accept_one(struct worker *worker, const int *listener)
 {
 	struct shared *shared = worker->shared;
 	unsigned n_before = atomic_fetch_add(&shared->n_connections, 1);
@@ -160,14 +197,10 @@ static int accept_one(struct worker *worker, int listener)
 		/* Another worker was faster: the limit is to be looked at again */
 		fd = -EINTR;
 	} else if (!shared->leaving) {
-		fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-		if (fd < 0)
-			fd = -errno;
+		fd = take_one(worker, listener);
 	}
-	if (fd >= 0) {
-		listener_check_accepted(fd, shared->options->keepalive_idle_usec);
+	if (fd >= 0)
 		connection_open(worker, fd);
-	}
 	/* Counted in for a moment, it may have looked like the last one that there is
 	 * room for */
 	if (atomic_fetch_sub(&shared->n_connections, 1) == shared->connections_max)
@@ -175,7 +208,7 @@ static int accept_one(struct worker *worker, int listener)
 	return fd;
 }
 
-void accept_some(struct worker *worker, int listener, int n)
+void accept_some(struct worker *worker, const int *listener, int n)
 {
 	for (int i = 0; i < n && worker->is_accepting; i++) {
 		int r;

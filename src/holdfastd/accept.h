@@ -20,5 +20,5 @@ void accept_pause(struct worker *worker, uint64_t usec);
 /* Ends a pause; does nothing where there is none. */
 void accept_resume(struct worker *worker);
 
-/* Accepts what waits at a listener, up to n connections. */
-void accept_some(struct worker *worker, int listener, int n);
+/* Accepts what waits at a listener, one of the shared ones, up to n connections. */
+void accept_some(struct worker *worker, const int *listener, int n);

@@ -95,6 +95,8 @@ int connection_prepare(struct worker *worker, uint32_t slot, struct adopted_entr
 		relay_take_up(connection);
 	else
 		connection_set_timer(connection);
+	if (service == SERVICE_RELAY && connection->state == CONNECTION_OPEN)
+		worker_set_young(worker, connection);
 	*ret_connection = connection;
 	return 0;
 }

@@ -85,6 +85,9 @@ struct connection {
 	TAILQ_ENTRY(connection) pipe_entry; /* of those that wait for one, or unsettled */
 	struct connection_list *timer_list; /* of the worker, or NULL */
 	TAILQ_ENTRY(connection) timer_entry;
+	bool is_young;       /* in the worker's list of these, */
+	uint64_t young_usec; /* since */
+	TAILQ_ENTRY(connection) young_entry;
 	TAILQ_ENTRY(connection) all_entry; /* all of the worker's, or the closed ones */
 };
 

@@ -27,19 +27,49 @@ void listener_set_orderly_close(int fd)
 	set_linger(fd, false);
 }
 
-void listener_set_options(int fd, uint64_t keepalive_idle_usec)
+static bool has(int fd, int level, int option)
+{
+	int value = 0;
+	socklen_t size = sizeof(value);
+
+	return getsockopt(fd, level, option, &value, &size) == 0 && value;
+}
+
+void listener_set_stream_options(int fd, bool is_tcp)
 {
 	set(fd, SOL_SOCKET, SO_OOBINLINE, 1);
-	if (!socket_is_tcp(fd))
+	if (!is_tcp)
 		return;
 	set_linger(fd, true);
 	set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-	set(fd, SOL_SOCKET, SO_KEEPALIVE, keepalive_idle_usec != USEC_INFINITY);
-	if (keepalive_idle_usec == USEC_INFINITY)
-		return;
-	set(fd, IPPROTO_TCP, TCP_KEEPIDLE, (int)(keepalive_idle_usec / USEC_PER_SEC));
+}
+
+static void set_keepalive(int fd, uint64_t idle_usec)
+{
+	set(fd, IPPROTO_TCP, TCP_KEEPIDLE, (int)(idle_usec / USEC_PER_SEC));
 	set(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SEC);
 	set(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
+	/* The last one: it tells the next process that the others are set */
+	set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+}
+
+void listener_keep_alive(int fd, uint64_t keepalive_idle_usec)
+{
+	if (!has(fd, SOL_SOCKET, SO_KEEPALIVE))
+		set_keepalive(fd, keepalive_idle_usec);
+}
+
+void listener_set_options(int fd, uint64_t keepalive_idle_usec)
+{
+	bool is_tcp = socket_is_tcp(fd);
+
+	listener_set_stream_options(fd, is_tcp);
+	if (!is_tcp)
+		return;
+	if (keepalive_idle_usec == USEC_INFINITY)
+		set(fd, SOL_SOCKET, SO_KEEPALIVE, 0);
+	else
+		set_keepalive(fd, keepalive_idle_usec);
 }
 
 bool listener_is_one(int fd)
@@ -54,9 +84,6 @@ bool listener_is_one(int fd)
 
 void listener_check_accepted(int fd, uint64_t keepalive_idle_usec)
 {
-	int inherited = 0;
-	socklen_t size = sizeof(inherited);
-
-	if (getsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &inherited, &size) < 0 || !inherited)
+	if (!has(fd, SOL_SOCKET, SO_OOBINLINE))
 		listener_set_options(fd, keepalive_idle_usec);
 }

@@ -15,14 +15,23 @@
 #define KEEPALIVE_INTERVAL_SEC 10
 
 /*
- * TCP_NODELAY; SO_OOBINLINE, so that urgent bytes stay in the stream; keepalive after
- * keepalive_idle_usec (USEC_INFINITY: none). What a family does not have is left out.
+ * What a stream needs before its first byte. TCP_NODELAY; SO_OOBINLINE, so that urgent
+ * bytes stay in the stream. What a family does not have is left out (is_tcp).
  *
  * And SO_LINGER of zero: whoever closes the last copy of the socket, be it the service
  * manager that releases the store, resets the connection
  * (tests/kernel/linger-resets-at-last-close.c). A stream that is cut off must not look
  * like one that has ended.
  */
+void listener_set_stream_options(int fd, bool is_tcp);
+
+/*
+ * Keepalive after keepalive_idle_usec, unless the socket has it: four calls that a
+ * connection which ends soon does without.
+ */
+void listener_keep_alive(int fd, uint64_t keepalive_idle_usec);
+
+/* Both, and keepalive anew (USEC_INFINITY: none). */
 void listener_set_options(int fd, uint64_t keepalive_idle_usec);
 
 /* Sets the same on an accepted socket that has not inherited it. */

@@ -60,6 +60,23 @@ void worker_set_idle(struct worker *worker, struct connection *connection)
 		set_timer(worker, connection, &worker->idle);
 }
 
+void worker_set_young(struct worker *worker, struct connection *connection)
+{
+	if (connection->is_young ||
+	    worker->shared->options->keepalive_idle_usec == USEC_INFINITY)
+		return;
+	connection->is_young = true;
+	connection->young_usec = worker->now_usec;
+	TAILQ_INSERT_TAIL(&worker->young, connection, young_entry);
+}
+
+void worker_clear_young(struct worker *worker, struct connection *connection)
+{
+	if (connection->is_young)
+		TAILQ_REMOVE(&worker->young, connection, young_entry);
+	connection->is_young = false;
+}
+
 static void set_turn(struct connection_list *list, struct connection *connection)
 {
 	if (connection->turn_list)
@@ -133,6 +150,7 @@ void worker_remove(struct worker *worker, struct connection *connection)
 	struct shared *shared = worker->shared;
 
 	worker_clear_timer(worker, connection);
+	worker_clear_young(worker, connection);
 	worker_clear_turn(connection);
 	worker_clear_waiting(worker, connection);
 	worker_clear_unsettled(worker, connection);

@@ -3,6 +3,7 @@
 #include "base/time.h"
 #include "holdfastd/accept.h"
 #include "holdfastd/services/log.h"
+#include "holdfastd/services/relay.h"
 #include "holdfastd/worker.h"
 
 static uint64_t list_due_usec(const struct connection_list *list, uint64_t timeout_usec)
@@ -22,6 +23,13 @@ static uint64_t idle_due_usec(const struct worker *worker)
 		     : USEC_INFINITY;
 }
 
+static uint64_t young_due_usec(const struct worker *worker)
+{
+	const struct connection *first = TAILQ_FIRST(&worker->young);
+
+	return first ? first->young_usec + YOUNG_USEC : USEC_INFINITY;
+}
+
 static uint64_t min_usec(uint64_t a, uint64_t b)
 {
 	return a < b ? a : b;
@@ -33,6 +41,7 @@ static uint64_t due_usec(const struct worker *worker)
 				     worker->shared->options->connect_timeout_usec);
 
 	due = min_usec(due, idle_due_usec(worker));
+	due = min_usec(due, young_due_usec(worker));
 	if (!worker->is_accepting)
 		due = min_usec(due, worker->accept_again_usec);
 	if (!TAILQ_EMPTY(&worker->soon))
@@ -109,6 +118,17 @@ void worker_run_idle(struct worker *worker)
 	}
 }
 
+static void run_young(struct worker *worker)
+{
+	for (unsigned n = 0;
+	     n < WORKER_GROWN_MAX && young_due_usec(worker) <= worker->now_usec; n++) {
+		struct connection *connection = TAILQ_FIRST(&worker->young);
+
+		worker_clear_young(worker, connection);
+		relay_keep_alive(connection);
+	}
+}
+
 void worker_run_timers(struct worker *worker)
 {
 	uint64_t connect_timeout = worker->shared->options->connect_timeout_usec;
@@ -123,6 +143,7 @@ void worker_run_timers(struct worker *worker)
 		connection_timeout(TAILQ_FIRST(&worker->failing));
 	if (!TAILQ_EMPTY(&worker->soon) && worker->soon_usec <= worker->now_usec)
 		run_soon(worker);
+	run_young(worker);
 	if (!worker->is_accepting && worker->accept_again_usec <= worker->now_usec)
 		accept_resume(worker);
 	if (!STAILQ_EMPTY(&worker->resting) && worker->rested_usec <= worker->now_usec)

@@ -170,7 +170,7 @@ static void dispatch(struct worker *worker, const struct epoll_event *events, in
 		if (pointer == &worker->wake_fd)
 			woken(worker);
 		else if (is_listener(worker, pointer))
-			accept_some(worker, *(int *)pointer, n_accepts);
+			accept_some(worker, pointer, n_accepts);
 	}
 }
 
@@ -245,7 +245,7 @@ static void *worker_thread(void *userdata)
 	crash_set_worker(worker->index);
 	gate_pass(&worker->shared->gate);
 	slice_reset();
-	worker->now_usec = time_now_usec();
+	worker->now_usec = worker->begun_usec = time_now_usec();
 	say_continued(worker);
 	accept_watch(worker);
 	for (;;) {
@@ -311,6 +311,7 @@ int worker_init(struct worker *worker, struct shared *shared, unsigned index)
 	TAILQ_INIT(&worker->soon);
 	TAILQ_INIT(&worker->failing);
 	TAILQ_INIT(&worker->idle);
+	TAILQ_INIT(&worker->young);
 	TAILQ_INIT(&worker->closed);
 	STAILQ_INIT(&worker->requests);
 	STAILQ_INIT(&worker->resting);

@@ -49,6 +49,14 @@
 #define LET_GO_BREATH_USEC 50
 #define LET_GO_USEC_MAX (300 * USEC_PER_MSEC)
 
+/* How old a connection is when its upstream gets what only a longer life needs, and how
+ * many get it between two looks at what has come. */
+#define YOUNG_USEC (1 * USEC_PER_SEC)
+#define WORKER_GROWN_MAX 32
+/* How long it takes, at the most, for who had his connection accepted by the kernel to be
+ * in the accept queue; see accept_some(). */
+#define ACCEPT_SETTLE_USEC (1 * USEC_PER_SEC)
+
 #define LIMIT_QUIET_USEC (10 * USEC_PER_SEC)
 /*
  * How long a worker that is to stop waits for its log entries. A journal that is slower
@@ -110,6 +118,8 @@ struct worker {
 	size_t n_untold;
 
 	bool is_accepting;          /* the listeners are in epoll */
+	uint64_t begun_usec;        /* when it began to accept */
+	uint64_t inheriting;        /* bit i: what listener i gives has its options */
 	uint64_t accept_again_usec; /* USEC_INFINITY: when woken */
 
 	struct connection_list all;
@@ -123,7 +133,8 @@ struct worker {
 	struct connection_list soon;       /* to be looked at every LOOK_AGAIN_USEC */
 	uint64_t soon_usec;                /* when next */
 	struct connection_list failing;    /* one side has failed: by since_usec */
-	struct connection_list idle; /* by active_usec; kept only with an idle timeout */
+	struct connection_list idle;  /* by active_usec; kept only with an idle timeout */
+	struct connection_list young; /* by young_usec: see worker_set_young() */
 	struct connection_list closed;
 
 	unsigned n_log_jobs; /* log entries that are under way */
@@ -180,6 +191,10 @@ void worker_set_connecting(struct worker *worker, struct connection *connection)
 void worker_set_failing(struct worker *worker, struct connection *connection);
 void worker_set_soon(struct worker *worker, struct connection *connection);
 void worker_set_idle(struct worker *worker, struct connection *connection);
+/* Puts a relay's open connection among those whose upstream has no keepalive yet: it gets
+ * it after YOUNG_USEC, unless it has ended. */
+void worker_set_young(struct worker *worker, struct connection *connection);
+void worker_clear_young(struct worker *worker, struct connection *connection);
 void worker_clear_timer(struct worker *worker, struct connection *connection);
 
 /* Puts those with an idle timer in the order of their times, which it depends on. Returns

@@ -360,10 +360,10 @@ def test_service_leaves_when_idle_and_is_started_by_the_next_connection(stage):
         assert instance.main_pid() not in (0, pid)
 
 
-def keepalive_timers(stage, port):
-    """The timers of the connected sockets of that port on the service's side, as ss tells."""
+def keepalive_timers(stage, which):
+    """The timers of the connected sockets that ss knows as "sport = :80" or the like."""
     rows = subprocess.run(
-        stage.network.command(["ss", "-tnoH", "state", "established", f"sport = :{port}"]),
+        stage.network.command(["ss", "-tnoH", "state", "established", which]),
         capture_output=True,
         text=True,
         check=True,
@@ -377,7 +377,25 @@ def test_silent_peers_are_asked_whether_they_are_there(stage, option, timer):
     with instance.connect() as connection:
         assert echoes(connection)
         port = instance.address()[1]
-        wait_until(lambda: keepalive_timers(stage, port) == [timer])
+        wait_until(lambda: keepalive_timers(stage, f"sport = :{port}") == [timer])
+
+
+@disturbances.each
+def test_silent_upstreams_are_asked_too(stage, disturb):
+    """Not at once, since most connections end before; also by a process that came meanwhile."""
+    host, port = stage.start("echo").address()
+    instance = stage.start(f"relay {host}:{port}", options=["--keepalive=60s"])
+    with instance.connect() as connection:
+        assert echoes(connection)
+        disturb(instance)
+        wait_until(lambda: keepalive_timers(stage, f"dport = :{port}") == ["keepalive"])
+        assert echoes(connection)
+        # By now it is no longer looked whether a client has inherited the listener's options
+        for _ in range(3):
+            with instance.connect() as later:
+                assert echoes(later)
+                timers = keepalive_timers(stage, f"sport = :{instance.address()[1]}")
+                assert timers == ["keepalive"] * 2
 
 
 # Upstreams

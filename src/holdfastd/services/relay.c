@@ -35,8 +35,7 @@ static void say_failed(struct connection *connection, int r)
 }
 
 /* Begins to connect to one address. Returns an fd or a negative errno. */
-static int connect_to(const struct connection *connection,
-		      const struct upstream_address *address)
+static int connect_to(const struct upstream_address *address)
 {
 	_cleanup_close_ int fd = -EBADF;
 	int family = address->address.ss_family;
@@ -44,8 +43,7 @@ static int connect_to(const struct connection *connection,
 	fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
-	listener_set_options(fd,
-			     connection->worker->shared->options->keepalive_idle_usec);
+	listener_set_stream_options(fd, family != AF_UNIX);
 	if (connect(fd, (const struct sockaddr *)&address->address, address->length) <
 		    0 &&
 	    errno != EINPROGRESS)
@@ -66,7 +64,7 @@ static int connect_next(struct connection *connection)
 	       connection->next_address < connection->addresses->n) {
 		size_t i = connection->next_address++;
 
-		r = connect_to(connection, &connection->addresses->addresses[i]);
+		r = connect_to(&connection->addresses->addresses[i]);
 		if (r < 0)
 			continue;
 		/* An upstream on this machine may have answered by the first look, which
@@ -243,6 +241,15 @@ void relay_advance(struct connection *connection)
 	connection->active_usec = connection->worker->now_usec;
 	connection->record->active_usec = connection->worker->now_usec;
 	worker_set_idle(connection->worker, connection);
+	worker_set_young(connection->worker, connection);
+}
+
+void relay_keep_alive(const struct connection *connection)
+{
+	const struct options *options = connection->worker->shared->options;
+
+	listener_keep_alive(connection->peers[PEER_UPSTREAM].fd,
+			    options->keepalive_idle_usec);
 }
 
 void relay_timeout(struct connection *connection)

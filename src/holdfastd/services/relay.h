@@ -22,5 +22,8 @@ void relay_take_up(struct connection *connection);
 /* An event came for one that is connecting. It may be open or closed afterwards. */
 void relay_advance(struct connection *connection);
 
+/* For one that is open and no longer young: see worker_set_young(). */
+void relay_keep_alive(const struct connection *connection);
+
 /* The current address took too long, or is to be tried again. */
 void relay_timeout(struct connection *connection);
