@@ -320,7 +320,7 @@ void follow_go_on(struct vault *vault)
 	for (uint32_t i = 0; i < vault->parcels_end; i++) {
 		struct vault_parcel *parcel = &vault->parcels[i];
 
-		if (parcel->send_fd < 0)
+		if (parcel->state == PARCEL_NONE || parcel->send_fd < 0)
 			continue;
 		if (parcel->n_entries > 0) {
 			parcel->send_fd = fd_close(parcel->send_fd);

@@ -158,7 +158,8 @@ static bool is_far_from_the_limit(const struct vault *vault)
 	uint64_t n_entries = (uint64_t)vault->n_packers * PARCEL_ENTRIES_MAX;
 
 	for (uint32_t i = 0; i < vault->parcels_end; i++)
-		n_entries += vault->parcels[i].n_entries;
+		if (vault->parcels[i].state != PARCEL_NONE)
+			n_entries += vault->parcels[i].n_entries;
 	return n_entries * PARCEL_FDS_MAX <= vault->files_max;
 }
 

@@ -64,8 +64,6 @@ int vault_new(unsigned n_packers, struct vault **ret_vault)
 	pthread_mutex_init(&vault->lock, NULL);
 	vault->poll_fd = vault->event_fd = vault->ledger.fd = vault->changes.fd = -EBADF;
 	vault->probe = (struct store_probe){.barrier_fd = -EBADF, .probe_fd = -EBADF};
-	for (uint32_t i = 0; i < VAULT_PARCELS_MAX; i++)
-		vault->parcels[i].send_fd = vault->parcels[i].store_fd = -EBADF;
 	/* One more for the main thread's packer, and one to hand out while others are
 	 * made */
 	vault->n_batch = vault->n_spares_wanted = n_packers + 2;
@@ -96,7 +94,9 @@ struct vault *vault_free(struct vault *vault)
 	if (!vault)
 		return NULL;
 	adopt_forget(vault);
-	for (uint32_t i = 0; i < VAULT_PARCELS_MAX; i++) {
+	for (uint32_t i = 0; i < vault->parcels_end; i++) {
+		if (vault->parcels[i].state == PARCEL_NONE)
+			continue;
 		(void)fd_close(vault->parcels[i].send_fd);
 		(void)fd_close(vault->parcels[i].store_fd);
 	}

@@ -60,7 +60,7 @@ enum parcel_state {
 
 struct vault_parcel {
 	_Atomic uint32_t state; /* enum parcel_state; shared */
-	int send_fd;            /* -EBADF when adopted */
+	int send_fd;            /* -EBADF when adopted; of PARCEL_NONE nothing is set */
 	int store_fd;
 	_Atomic uint32_t n_entries; /* shared; written by its packer until it is sealed */
 	uint32_t n_messages;        /* its packer's until it is sealed */
@@ -79,6 +79,8 @@ struct early_entry {
 
 struct vault {
 	struct ledger ledger;
+	/* Most are never touched, so they must be as calloc(3) gives them: memory that
+	 * is touched takes 10 us a page of every start */
 	struct vault_parcel parcels[VAULT_PARCELS_MAX];
 	/* Shared: where the valid entry of each slot is (parcel index + 1), or 0. */
 	_Atomic uint32_t *locations;
