@@ -7,8 +7,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* The shortest that the kernel takes. */
-#define SLICE_SHORT_NSEC 100000
+/* The longest that the kernel takes. */
+#define SLICE_LONG_NSEC 100000000
 
 /* struct sched_attr of linux/sched/types.h, as far as its first version goes: that header
  * and glibc's sched.h define each other's structs. */
@@ -37,19 +37,19 @@ static void set(struct attributes *attributes, uint64_t nsec)
 	(void)syscall(SYS_sched_setattr, 0, attributes, 0); /* a help, as said */
 }
 
-void slice_shorten(void)
+void slice_lengthen(void)
 {
 	struct attributes attributes;
 
 	/* An older kernel says 0 */
-	if (get(&attributes) && attributes.runtime > SLICE_SHORT_NSEC)
-		set(&attributes, SLICE_SHORT_NSEC);
+	if (get(&attributes) && attributes.runtime > 0)
+		set(&attributes, SLICE_LONG_NSEC);
 }
 
 void slice_reset(void)
 {
 	struct attributes attributes;
 
-	if (get(&attributes) && attributes.runtime == SLICE_SHORT_NSEC)
+	if (get(&attributes) && attributes.runtime == SLICE_LONG_NSEC)
 		set(&attributes, 0);
 }

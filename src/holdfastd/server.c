@@ -402,7 +402,7 @@ int server_run(const struct options *options, const struct inheritance *inherita
 	}
 	control_flush(server->control, CONTROL_FLUSH_USEC);
 	if (server->is_handed_over) {
-		slice_shorten();
+		slice_lengthen();
 		worker_let_go_all(&server->shared, time_now_usec() + LET_GO_USEC_MAX);
 	}
 	/* Lines only: what matters is in the store already */

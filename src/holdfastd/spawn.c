@@ -153,7 +153,7 @@ static int run_child(void *userdata)
 	(void)sigemptyset(&blocked);
 	(void)sigaddset(&blocked, SIGUSR2);
 	/* Nobody waits for all that it does before it is told to go */
-	slice_shorten();
+	slice_lengthen();
 	if (leave_files() && fcntl(SUCCESSOR_FD, F_SETFD, 0) == 0) {
 		(void)sigprocmask(SIG_SETMASK, &blocked, NULL);
 		(void)execve(start->program, start->arguments, start->environment);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * A thread of the ordinary policy has a time slice of its own, which it may shorten to
- * 0.1 ms without a privilege; what it forks has it, an exec keeps it, and 0 gives back
+ * A thread of the ordinary policy has a time slice of its own, which it may lengthen to
+ * 100 ms without a privilege; what it forks has it, an exec keeps it, and 0 gives back
  * that of the system. Since Linux 6.12; before, there is nothing to be seen of it.
  *
- * base (slice) relies on it: a takeover's new process has to start with a short one.
+ * base (slice) relies on it: a takeover's new process has to start with a long one.
  * Source: __setscheduler_params(), sched_getattr() in kernel/sched/syscalls.c;
  * sched_setattr(2) knows sched_runtime of SCHED_DEADLINE only.
  */
@@ -15,7 +15,7 @@
 
 #include "check.h"
 
-#define SHORT_NSEC 100000
+#define LONG_NSEC 100000000
 #define SAY "say"
 
 struct attributes {
@@ -46,7 +46,7 @@ static int set(uint64_t nsec)
 	return (int)syscall(SYS_sched_setattr, 0, &attributes, 0);
 }
 
-/* Whether a program that a child executes has the short slice. */
+/* Whether a program that a child executes has the long slice. */
 static bool is_inherited(void)
 {
 	char program[] = "/proc/self/exe", argument[] = SAY;
@@ -65,15 +65,15 @@ int main(int argc, char *argv[])
 	uint64_t before = get().runtime;
 
 	if (argc == 2 && strcmp(argv[1], SAY) == 0)
-		return before == SHORT_NSEC ? EXIT_SUCCESS : EXIT_FAILURE;
+		return before == LONG_NSEC ? EXIT_SUCCESS : EXIT_FAILURE;
 	check_begin();
 	if (before == 0) {
-		check_skip("short slices", "before Linux 6.12 there are none");
+		check_skip("long slices", "before Linux 6.12 there are none");
 		return check_end();
 	}
-	check(before > SHORT_NSEC, "the system's slice is longer");
-	check_equal(outcome(set(SHORT_NSEC)), 0, "it can be shortened");
-	check_equal((long long)get().runtime, SHORT_NSEC, "and is what was asked for");
+	check(before < LONG_NSEC, "the system's slice is shorter");
+	check_equal(outcome(set(LONG_NSEC)), 0, "it can be lengthened");
+	check_equal((long long)get().runtime, LONG_NSEC, "and is what was asked for");
 	check(is_inherited(), "a program that a child executes has it too");
 	check_equal(outcome(set(0)), 0, "0 can be asked for");
 	check_equal((long long)get().runtime, (long long)before,

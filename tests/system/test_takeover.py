@@ -71,7 +71,7 @@ def test_journal_tells_it_as_the_demonstration_did(stage):
 
 
 def test_new_process_serves_with_the_time_slice_of_the_old_one(stage):
-    """It gets ready in short ones."""
+    """It gets ready with a long one, so that others go first."""
     instance = stage.start("echo")
 
     def slices():
