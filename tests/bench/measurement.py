@@ -6,6 +6,7 @@ real systemd.
 """
 
 import json
+import pathlib
 import statistics
 import subprocess
 import time
@@ -139,6 +140,15 @@ def disturb(instance, name, window_seconds):
         instance.wait_ready()
 
 
+def manager_cpu_usec(instance):
+    """What the service manager has had of the processors since it was started; None of what
+    has none."""
+    if not hasattr(instance, "manager_pid"):
+        return None
+    schedstat = pathlib.Path(f"/proc/{instance.manager_pid()}/schedstat")
+    return int(schedstat.read_text(encoding="ascii").split()[0]) // 1000
+
+
 def plan(names, n_rounds):
     """(round, name) of each window. Rounds begin with another one each: what a window leaves
     behind for the next (a warm cache, a longer delay) is not always the same one's."""
@@ -156,13 +166,25 @@ def measure(client, instance, names, n_rounds, window_seconds):
     windows = []
     for number, name in plan(names, n_rounds):
         windows.append(client.mark(f"{name}-{number}"))
+        before = manager_cpu_usec(instance)
         disturb(instance, name, window_seconds)
         steps.append({"disturbance": name, "round": number})
+        if before is not None:
+            steps[-1]["manager_cpu_usec"] = manager_cpu_usec(instance) - before
         if hasattr(instance, "workers"):
             steps[-1]["n_workers"] = len(instance.workers())
     windows.append(client.end())
     # The first is what passed before the first mark
     return [dict(window, **step) for window, step in zip(windows[1:], steps)]
+
+
+def manager_msec(windows, name):
+    """The manager's CPU time in such a window, beyond that in an undisturbed one."""
+    of_name, calm = (
+        [w["manager_cpu_usec"] for w in windows if w["disturbance"] == which]
+        for which in (name, UNDISTURBED)
+    )
+    return (statistics.median(of_name) - statistics.median(calm)) / 1000
 
 
 def summary(n_connections, windows):
@@ -172,8 +194,10 @@ def summary(n_connections, windows):
     for window in windows:
         pauses.setdefault(window["disturbance"], []).append(window[PAUSE] / 1000)
     calm = pauses.get(UNDISTURBED)
+    has_manager = all("manager_cpu_usec" in window for window in windows)
     return [
         {
+            "manager_cpu_msec": manager_msec(windows, name) if has_manager else None,
             "n_connections": n_connections,
             "disturbance": name,
             "n_windows": len(values),

@@ -11,7 +11,8 @@ delays. What the client waits for a processor, which peers elsewhere would not s
 service, is in max_usec of --json=, which counts from the due time to the reading of the echo.
 The table compares the pauses of disturbed windows with those of undisturbed ones of the same
 run: these show what the machine itself does to a message, so a run on a busy machine can be
-told from a slow service.
+told from a slow service. The last column is the CPU time that the service manager (the keeper,
+or systemd's PID 1) takes for it.
 
   takeover  SIGUSR2 to the service
   restart   SIGHUP to the keeper, systemctl restart
@@ -144,12 +145,12 @@ def print_facts(known):
 
 
 HEADING = """\
-                         longest pause (ms)  undisturbed (ms)    of the medians
-      N  disturbance       median       max  median       max   difference  ratio"""
+                         longest pause (ms)  undisturbed (ms)    of the medians     manager's
+      N  disturbance       median       max  median       max   difference  ratio  CPU (ms)"""
 ROW = (
     "{n_connections:7}  {disturbance:12} {median_msec:11.1f} {max_msec:9.1f} "
     "{undisturbed_median_msec:7.1f} {undisturbed_max_msec:9.1f} "
-    "{difference_msec:12.1f} {ratio:6.1f}"
+    "{difference_msec:12.1f} {ratio:6.1f} "
 )
 
 
@@ -247,7 +248,10 @@ def run_all(arguments, stage):
             print_facts(known)
             print(HEADING)
         for row in rows:
-            print(ROW.format(**row), flush=True)
+            cpu_msec = row["manager_cpu_msec"]
+            print(
+                ROW.format(**row) + ("" if cpu_msec is None else f"{cpu_msec:9.1f}"), flush=True
+            )
         if arguments.peer:
             print(f"{'':7}  {windows[-1]['n_workers']} workers at the end, old ones included")
         runs.append(

@@ -169,6 +169,11 @@ class Machine:
     def __exit__(self, *_):
         self.poweroff()
 
+    @property
+    def init_pid(self):
+        """Its systemd, as it is numbered outside."""
+        return self._init_pid
+
     # Boot and end
 
     def _boot(self, root):

@@ -188,6 +188,9 @@ class KeeperInstance(stages.Instance):
     def keeper_pid(self):
         return self._keeper.pid
 
+    def manager_pid(self):
+        return self._keeper.pid
+
     def processes(self):
         return [(child, child, _name_of(child)) for child in _children_of(self._keeper.pid)]
 

@@ -110,6 +110,9 @@ class SystemdInstance(stages.Instance):
             "start", self.service_unit, *([] if wait else ["--no-block"])
         )
 
+    def manager_pid(self):
+        return self.machine.init_pid
+
     def _write_configuration(self):
         lines = [f"SERVICE={self.service}"]
         if self.options:

@@ -56,7 +56,8 @@ def test_pauses_are_measured_and_nothing_is_lost(tmp_path):
         assert 0 < window["peer_max_usec"] <= window["max_usec"]
     assert [row["disturbance"] for row in run["summary"]] == ["restart", "kill"]
     rows = [line.split() for line in result.stdout.splitlines() if line.startswith("     20")]
-    assert [len(row) for row in rows] == [8, 8]
+    assert [len(row) for row in rows] == [9, 9]
+    assert all(row["manager_cpu_msec"] > 0 for row in run["summary"])
     growth = {line.split(":")[0] for line in result.stdout.splitlines() if "us more" in line}
     assert growth == {"restart", "kill"}
     assert more["n_connections"] == 40
