@@ -355,6 +355,20 @@ static void end_that_comes_alone_takes_no_pipe(void **state)
 	expect_end(stage->to);
 }
 
+/* AF_UNIX tells it by an error, which is taken by who asks first. */
+static void source_that_leaves_what_it_got_unread_is_lost(void **state)
+{
+	struct stage *stage = *state;
+
+	write_exactly(stage->source.fd, "unread", 6);
+	stage->from = fd_close(stage->from);
+	assert_int_equal(move(stage), FLOW_WAITS);
+	assert_int_equal(stage->flow.state, FLOW_ENDED);
+	assert_true(stage->source.failed);
+	assert_int_equal(events_now(stage->to, POLLIN), 0);
+	expect_no_pipe(stage);
+}
+
 static void fin_waits_for_pending_bytes(void **state)
 {
 	struct stage *stage = *state;
@@ -920,6 +934,8 @@ int main(void)
 		BOTH(without_a_pipe_nothing_is_read),
 		BOTH(end_of_the_source_is_told_to_the_sink),
 		BOTH(end_that_comes_alone_takes_no_pipe),
+		cmocka_unit_test_setup_teardown(source_that_leaves_what_it_got_unread_is_lost,
+						setup_unix, teardown),
 		BOTH(fin_waits_for_pending_bytes),
 		BOTH(end_may_be_told_again_by_the_next_process),
 		TCP(reset_of_the_source_delivers_what_was_read_and_is_no_end),
