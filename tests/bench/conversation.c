@@ -15,9 +15,10 @@
 #include "base/fd.h"
 #include "base/time.h"
 
+/* Without padding, which would go with it and is not always the same */
 struct header {
 	uint64_t sequence;
-	uint32_t number;
+	uint64_t number;
 };
 
 static_assert(sizeof(struct header) <= MESSAGE_BYTES_MIN,
