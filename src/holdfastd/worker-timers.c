@@ -83,7 +83,7 @@ static void run_soon(struct worker *worker)
 	}
 }
 
-void worker_note_told(struct worker *worker, int n)
+void worker_note_told(struct worker *worker, int n, uint64_t called_usec)
 {
 	const struct shared *shared = worker->shared;
 
@@ -91,8 +91,8 @@ void worker_note_told(struct worker *worker, int n)
 		worker->n_untold -= (size_t)n;
 		return;
 	}
-	worker->told_usec = n < WORKER_EVENTS_MAX ? worker->now_usec : worker->since_usec;
-	worker->since_usec = worker->now_usec;
+	worker->told_usec = n < WORKER_EVENTS_MAX ? called_usec : worker->since_usec;
+	worker->since_usec = called_usec;
 	worker->n_untold =
 		CONNECTION_PEERS * shared->n_connections + shared->n_listeners + 1;
 }

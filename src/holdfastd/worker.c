@@ -178,6 +178,7 @@ static void run_once(struct worker *worker)
 {
 	struct epoll_event events[WORKER_EVENTS_MAX];
 	bool sees_all = TAILQ_EMPTY(&worker->unsettled);
+	uint64_t called_usec = worker->now_usec;
 	uint64_t n_rounds;
 	int n;
 
@@ -192,7 +193,7 @@ static void run_once(struct worker *worker)
 	if (sees_all)
 		worker_run_timers(worker);
 	if (sees_all && n_rounds > 0) {
-		worker_note_told(worker, n);
+		worker_note_told(worker, n, called_usec);
 		worker_run_idle(worker);
 	}
 	run_pipe_waiters(worker);

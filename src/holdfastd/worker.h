@@ -212,10 +212,12 @@ int worker_wait_msec(const struct worker *worker);
 void worker_run_timers(struct worker *worker);
 
 /*
- * Notes that epoll has told n events. Where that was not all, it tells the rest before it
- * tells any again (tests/kernel/epoll-tells-by-turns.c).
+ * Notes that epoll, called at called_usec or later, has told n events: all that had come
+ * by then, since the process may be stopped between epoll's return and its next look at
+ * the clock. Where that was not all, it tells the rest before it tells any again
+ * (tests/kernel/epoll-tells-by-turns.c).
  */
-void worker_note_told(struct worker *worker, int n);
+void worker_note_told(struct worker *worker, int n, uint64_t called_usec);
 
 /* Ends the idle: who was so when all was told, since what came while no process was there
  * counts. */
