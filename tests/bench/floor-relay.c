@@ -292,11 +292,8 @@ int main(int argc, char *argv[])
 		r = argument_parse_address(argv[2], &upstream, &upstream_bytes);
 	if (r == 0)
 		r = listen_at(argv[1], &listener);
-	if (r == 0) {
-		(void)puts("ready");
-		(void)fflush(stdout);
+	if (r == 0)
 		r = serve_all(epoll_fd, listener);
-	}
 	(void)fprintf(stderr, "floor-relay: %s\n", strerror(-r));
 	return EXIT_FAILURE;
 }

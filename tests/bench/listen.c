@@ -2,6 +2,7 @@
 #include "listen.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <sys/socket.h>
 
 #include "argument.h"
@@ -22,6 +23,8 @@ int listen_at(const char *text, int *ret_listener)
 	    bind(fd, (const struct sockaddr *)&address, address_bytes) < 0 ||
 	    listen(fd, SOMAXCONN) < 0)
 		return -errno;
+	(void)puts("ready");
+	(void)fflush(stdout);
 	*ret_listener = take_fd(&fd);
 	return 0;
 }

@@ -179,11 +179,8 @@ int main(int argc, char *argv[])
 	limits_raise();
 	if (r == 0)
 		r = listen_at(argv[1], &listener);
-	if (r == 0) {
-		(void)puts("ready");
-		(void)fflush(stdout);
+	if (r == 0)
 		r = serve_all(epoll_fd, listener);
-	}
 	(void)fprintf(stderr, "load-server: %s\n", strerror(-r));
 	return EXIT_FAILURE;
 }
