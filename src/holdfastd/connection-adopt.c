@@ -91,12 +91,13 @@ int connection_prepare(struct worker *worker, uint32_t slot, struct adopted_entr
 	connection->generation = entry->generation;
 	connection->active_usec = active_usec;
 	worker_add(worker, connection);
-	if (service == SERVICE_RELAY && !(record->flags & SLOT_CONNECTED))
+	if (service == SERVICE_RELAY && !(record->flags & SLOT_CONNECTED)) {
 		relay_take_up(connection);
-	else
+	} else {
 		connection_set_timer(connection);
-	if (service == SERVICE_RELAY && connection->state == CONNECTION_OPEN)
-		worker_set_young(worker, connection);
+		if (service == SERVICE_RELAY)
+			worker_set_young(worker, connection);
+	}
 	*ret_connection = connection;
 	return 0;
 }
