@@ -571,6 +571,8 @@ def test_want_of_memory_at_the_start_costs_no_connection(stage):
         pytest.skip("its allocator does not ask the limit, and its own memory is no measure")
     instance = stage.start("echo", options=["--threads=1"])
     connections = instance.connect_many(2000)
+    # What is killed while it is being accepted is reset: all must be in the store
+    assert all(echoes(connection) for connection in connections)
     instance.kill()
     assert all(echoes(connection) for connection in connections)
     status = (instance.proc() / "status").read_text("ascii")
