@@ -244,8 +244,8 @@ static void *worker_thread(void *userdata)
 	struct worker *worker = userdata;
 
 	crash_set_worker(worker->index);
-	gate_pass(&worker->shared->gate);
 	slice_reset();
+	gate_pass(&worker->shared->gate);
 	worker->now_usec = worker->begun_usec = time_now_usec();
 	say_continued(worker);
 	accept_watch(worker);
