@@ -10,8 +10,8 @@
 #include <systemd/sd-event.h>
 
 #include "base/fd.h"
-#include "base/idle.h"
 #include "base/log.h"
+#include "base/slice.h"
 #include "base/time.h"
 #include "holdfastd/capacity.h"
 #include "holdfastd/crash.h"
@@ -401,12 +401,12 @@ int server_run(const struct options *options, const struct inheritance *inherita
 		r = EXIT_FAILURE;
 	}
 	control_flush(server->control, CONTROL_FLUSH_USEC);
-	/* Lines only: what matters is in the store already */
-	log_flush(100 * USEC_PER_MSEC);
 	if (server->is_handed_over) {
-		idle_for_good();
+		slice_lengthen();
 		worker_let_go_all(&server->shared, time_now_usec() + LET_GO_USEC_MAX);
 	}
+	/* Lines only: what matters is in the store already */
+	log_flush(100 * USEC_PER_MSEC);
 	return r;
 }
 

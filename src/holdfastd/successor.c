@@ -412,8 +412,6 @@ int successor_take_over(struct successor *successor, struct shared *shared)
 		return r;
 	}
 	successor->pause_usec = time_now_usec() - go.usec;
-	/* The old process may have ended the one that it was started with */
-	slice_lengthen();
 	clean_up(successor, n_slots);
 	slice_reset();
 	say(successor);

@@ -28,8 +28,6 @@ struct takeover {
 	int socket;
 	sd_event_source *message_source;
 	sd_event_source *timer;
-	sd_event_source *leisure_timer;
-	bool is_idle;            /* the successor has what CPU is left over */
 	bool is_ready;           /* the successor has said so */
 	uint32_t n_parcels;      /* that were passed */
 	uint32_t n_parcels_told; /* of them, at the beginning */

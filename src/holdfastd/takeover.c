@@ -11,40 +11,11 @@
 #include <systemd/sd-daemon.h>
 
 #include "base/fd.h"
-#include "base/idle.h"
 #include "base/log.h"
 #include "base/time.h"
 #include "holdfastd/messages.h"
 #include "holdfastd/takeover-private.h"
 #include "vault/give.h"
-
-/* ---- the successor's haste ---- */
-
-/*
- * Nobody waits for the successor until it is ready, and its start takes more of a CPU
- * than all else in a takeover: it may have what this process's workers leave. On a
- * machine where they leave nothing it would starve.
- */
-static void begin_leisure(struct takeover *takeover)
-{
-	takeover->is_idle = idle_begin(takeover->successor.pid);
-}
-
-/* To be called before it is waited for, in whatever way. */
-static void end_leisure(struct takeover *takeover)
-{
-	takeover->leisure_timer = sd_event_source_disable_unref(takeover->leisure_timer);
-	if (takeover->is_idle)
-		idle_end(takeover->successor.pid);
-	takeover->is_idle = false;
-}
-
-static int on_leisure_over(sd_event_source *source, uint64_t usec, void *userdata)
-{
-	(void)source, (void)usec;
-	end_leisure(userdata);
-	return 0;
-}
 
 /* ---- the successor's end ---- */
 
@@ -54,7 +25,6 @@ static int on_leisure_over(sd_event_source *source, uint64_t usec, void *userdat
  */
 static void end_successor(struct takeover *takeover, bool has_gone)
 {
-	end_leisure(takeover);
 	if (has_gone && spawn_has_ended(&takeover->successor, TAKEOVER_END_USEC_MAX)) {
 		if (takeover->why[0] == '\0')
 			spawn_explain_end(&takeover->successor, takeover->why,
@@ -281,7 +251,6 @@ static int on_message(sd_event_source *source, int fd, uint32_t events, void *us
 	}
 	handover_close_fds(&message, fds);
 	if (message.type == HANDOVER_READY) {
-		end_leisure(takeover);
 		takeover->is_ready = true;
 		hand_over_if_settled(takeover);
 	} else if (message.type == HANDOVER_FAILED) {
@@ -316,11 +285,6 @@ static int add_sources(struct takeover *takeover)
 	int r = sd_event_add_io(takeover->event, &takeover->message_source,
 				takeover->socket, EPOLLIN, on_message, takeover);
 
-	if (r < 0)
-		return r;
-	r = sd_event_add_time_relative(takeover->event, &takeover->leisure_timer,
-				       CLOCK_MONOTONIC, TAKEOVER_LEISURE_USEC_MAX, 0,
-				       on_leisure_over, takeover);
 	if (r < 0)
 		return r;
 	return sd_event_add_time_relative(takeover->event, &takeover->timer,
@@ -359,7 +323,6 @@ static int start(struct takeover *takeover, const char *program, char *const arg
 		return r;
 	}
 	takeover->is_under_way = true;
-	begin_leisure(takeover);
 	log_line_send(line_new(MESSAGE_TAKEOVER_BEGUN, takeover->successor.pid),
 		      "forked pid: %d", (int)takeover->successor.pid);
 	return 0;

@@ -26,8 +26,6 @@ struct takeover;
 
 /* How long peers may be kept waiting for a successor that is told to go. */
 #define TAKEOVER_PAUSE_USEC_MAX (1 * USEC_PER_SEC)
-/* How long a successor that gets ready may be left to the CPU that nobody else wants. */
-#define TAKEOVER_LEISURE_USEC_MAX (500 * USEC_PER_MSEC)
 /* How long the service manager may take to note the new main process. */
 #define TAKEOVER_MANAGER_USEC_MAX (5 * USEC_PER_SEC)
 /* How long a successor that has failed or was killed may take to be gone. */

@@ -244,6 +244,7 @@ static void *worker_thread(void *userdata)
 	struct worker *worker = userdata;
 
 	crash_set_worker(worker->index);
+	/* Before the gate: behind it the peers wait */
 	slice_reset();
 	gate_pass(&worker->shared->gate);
 	worker->now_usec = worker->begun_usec = time_now_usec();

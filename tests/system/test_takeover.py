@@ -2,7 +2,6 @@
 """Takeover: another process goes on with the connections, or the one that serves stays."""
 
 import contextlib
-import os
 import random
 import re
 import shutil
@@ -90,51 +89,6 @@ def test_new_process_serves_with_the_time_slice_of_the_old_one(stage):
     with instance.connect() as client:
         assert echoes(client)
         questions.wait_until(lambda: slices() == before)
-
-
-def may_lower_nice():
-    """Whether this process has CAP_SYS_NICE."""
-    nice = os.getpriority(os.PRIO_PROCESS, 0)
-    try:
-        os.setpriority(os.PRIO_PROCESS, 0, nice - 1)
-    except PermissionError:
-        return False
-    os.setpriority(os.PRIO_PROCESS, 0, nice)
-    return True
-
-
-def policies(instance):
-    """The scheduling policy of each thread."""
-    return {os.sched_getscheduler(int(t.name)) for t in (instance.proc() / "task").iterdir()}
-
-
-def test_new_process_serves_with_the_policy_of_the_old_one(stage):
-    instance = stage.start("echo")
-    before = policies(instance)
-    for _ in range(2):
-        instance.takeover()
-        with instance.connect() as client:
-            assert echoes(client)
-            assert policies(instance) == before
-
-
-@pytest.mark.stages("keeper")
-def test_new_process_does_not_starve(stage, program):
-    """It gets ready on the CPU that nobody else wants, but not for long."""
-    instance = stage.start("echo", options=["--takeover-timeout=10s"], **program)
-    replace_program(instance.program_path(), script("exec sleep 1000"))
-    instance.begin_takeover()
-    new = int(instance.wait_line(r"forked pid: (\d+)")[1])
-    seen = []
-
-    def is_ordinary_again():
-        policy = os.sched_getscheduler(new)
-        if policy not in seen[-1:]:
-            seen.append(policy)
-        return policy == os.SCHED_OTHER
-
-    questions.wait_until(is_ordinary_again)
-    assert seen == ([os.SCHED_IDLE, os.SCHED_OTHER] if may_lower_nice() else [os.SCHED_OTHER])
 
 
 def test_takeover_of_nothing_receives_nothing(stage):
