@@ -128,5 +128,7 @@ class Storm:
                 self.n_disturbances += 1
                 if self.n_disturbances % self.LET_UP_EVERY == 0:
                     self._instance.wait_ready()
+                    # However long that took, it is to serve for a while
+                    due = time.monotonic() + self._interval
         except BaseException as error:  # pylint: disable=broad-except
             self._failure = error
