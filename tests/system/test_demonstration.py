@@ -196,6 +196,7 @@ def test_log_repeats_at_most_the_last_entry_of_a_killed_process(stage, disturb):
             assert number == expected - 1, f"{number} where {expected} was due"
             repeats += 1
     assert expected == n_lines
+    assert storm.n_disturbances >= n_disturbances
     assert repeats <= (storm.n_disturbances if disturb is disturbances.killed else 0)
 
 
