@@ -10,6 +10,8 @@ import subprocess
 import threading
 import time
 
+from patience import PATIENCE_SECONDS
+
 # Fields that say only where the test ran; 100,000 entries are kept without them
 DROPPED_FIELDS = frozenset(
     (
@@ -139,7 +141,7 @@ class LineFollower:
                     )
                 self._changed.wait(remaining)
 
-    def wait_end(self, timeout=10):
+    def wait_end(self, timeout=PATIENCE_SECONDS):
         self._thread.join(timeout)
 
 
@@ -167,7 +169,7 @@ class JournalFollower(LineFollower):
             self._changed.notify_all()
         return entry if self._keep(entry) else None
 
-    def wait_read_until(self, monotonic_usec, timeout=10):
+    def wait_read_until(self, monotonic_usec, timeout=PATIENCE_SECONDS):
         """Waits until it has read (kept or not) the entry of that __MONOTONIC_TIMESTAMP."""
         with self._changed:
             if not self._changed.wait_for(

@@ -26,6 +26,7 @@ import time
 import journal
 import network
 import roots
+from patience import PATIENCE_SECONDS
 
 BOOT_SECONDS = 60
 ENVIRONMENT = {
@@ -114,7 +115,7 @@ class Cgroup:
         self.remove_path(self.path)
 
     @staticmethod
-    def _wait_empty(path, timeout=10):
+    def _wait_empty(path, timeout=PATIENCE_SECONDS):
         with open(path / "cgroup.events", "rb", buffering=0) as events:
             poller = select.poll()
             poller.register(events, select.POLLPRI)
@@ -257,7 +258,7 @@ class Machine:
         """The command line that runs a program of the machine in all its namespaces."""
         return ["nsenter", "--target", str(self._init_pid), "--all", "--", *argv]
 
-    def run(self, argv, check=True, text=None, timeout=60):
+    def run(self, argv, check=True, text=None, timeout=PATIENCE_SECONDS):
         """Runs argv (a list, or a string for the shell) in the machine.
 
         Returns the subprocess.CompletedProcess, its output as text; CommandFailed, with the
@@ -290,7 +291,7 @@ class Machine:
         self._cleanup.callback(end)
         return process
 
-    def systemctl(self, *arguments, check=True, timeout=60):
+    def systemctl(self, *arguments, check=True, timeout=PATIENCE_SECONDS):
         """The standard output of systemctl."""
         return self.run(["systemctl", *arguments], check=check, timeout=timeout).stdout
 
@@ -435,7 +436,7 @@ class Machine:
             self._journalctl("--follow", "--no-tail", *self._since(since)), keep
         )
 
-    def wait_journal(self, predicate, timeout=10, since=None):
+    def wait_journal(self, predicate, timeout=PATIENCE_SECONDS, since=None):
         """The first entry after the cursor since that fits, waited for."""
         follower = self.follow_journal(since)
         try:
@@ -452,7 +453,7 @@ class Machine:
 
     # Sockets in the machine's network
 
-    def connect(self, address, timeout=10):
+    def connect(self, address, timeout=PATIENCE_SECONDS):
         return self.network.connect(address, timeout)
 
     def listen(self, address=("127.0.0.1", 0), **options):

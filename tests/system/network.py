@@ -13,6 +13,8 @@ import socket
 import struct
 import threading
 
+from patience import PATIENCE_SECONDS
+
 CLONE_NEWNET = 0x40000000
 SIOCGIFFLAGS = 0x8913
 SIOCSIFFLAGS = 0x8914
@@ -68,7 +70,7 @@ class Network:
     def socket(self, family=socket.AF_INET, kind=socket.SOCK_STREAM):
         return self.call(lambda: socket.socket(family, kind))
 
-    def connect(self, address, timeout=10):
+    def connect(self, address, timeout=PATIENCE_SECONDS):
         """A connected, blocking socket; timeout (seconds) bounds its operations too."""
         connection = self.socket(family_of(address))
         try:
@@ -79,7 +81,7 @@ class Network:
             raise
         return connection
 
-    def connect_many(self, address, n, timeout=10):
+    def connect_many(self, address, n, timeout=PATIENCE_SECONDS):
         """n connected sockets. One thread makes them all: n may be thousands."""
         connections = self.call(
             lambda: [socket.socket(family_of(address)) for _ in range(n)]
@@ -94,7 +96,7 @@ class Network:
             raise
         return connections
 
-    def listen(self, address=("127.0.0.1", 0), backlog=1024, timeout=10):
+    def listen(self, address=("127.0.0.1", 0), backlog=1024, timeout=PATIENCE_SECONDS):
         """A listening socket; getsockname() tells the port that it got."""
         listener = self.socket(family_of(address))
         try:

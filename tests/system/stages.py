@@ -15,12 +15,9 @@ import time
 
 import journal
 import streams
+from patience import PATIENCE_SECONDS
 
 NAMES = ("keeper", "systemd-252", "systemd-257")
-
-# How long a service may take to start, stop or come back, on a machine that is busy
-PATIENCE_SECONDS = 30
-
 
 # What a service says of a connection that has lost or repeated a byte: never without damage
 FAILED_AUDIT = "does not pass its audit"
@@ -302,10 +299,10 @@ class Instance:
             return str(self.stage.outside_path(address))
         return address
 
-    def connect(self, n=0, timeout=10):
+    def connect(self, n=0, timeout=PATIENCE_SECONDS):
         return self.stage.network.connect(self.address(n), timeout)
 
-    def connect_many(self, count, n=0, timeout=10):
+    def connect_many(self, count, n=0, timeout=PATIENCE_SECONDS):
         return self.stage.network.connect_many(self.address(n), count, timeout)
 
     # Log

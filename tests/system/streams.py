@@ -25,6 +25,7 @@ import threading
 import time
 
 import network
+from patience import PATIENCE_SECONDS
 from positions import BLOCK_SIZE, HEADER, Stream, StreamError
 
 __all__ = (
@@ -261,7 +262,7 @@ class Loop:
             self._calls.append(function)
         os.eventfd_write(self._wake_fd, 1)
 
-    def wait(self, predicate, timeout=30):
+    def wait(self, predicate, timeout=PATIENCE_SECONDS):
         """Waits until predicate() holds; it is tried whenever a pump has moved, and now and
         then, for what other threads do."""
         deadline = time.monotonic() + timeout
@@ -274,17 +275,17 @@ class Loop:
                     raise TimeoutError(f"not in {timeout} s: {self.describe()}")
                 self._changed.wait(min(remaining, TRY_AGAIN_SECONDS))
 
-    def wait_received(self, pump, n, timeout=30):
+    def wait_received(self, pump, n, timeout=PATIENCE_SECONDS):
         """Waits until pump has received n bytes in all; raises its error if it has one."""
         self.wait(lambda: pump.n_received >= n or pump.error is not None, timeout)
         if pump.error is not None:
             raise pump.error
 
-    def wait_ended(self, *pumps, timeout=60):
+    def wait_ended(self, *pumps, timeout=2 * PATIENCE_SECONDS):
         """Waits until all pumps are done, well or with an error."""
         self.wait(lambda: all(pump.is_done for pump in pumps), timeout)
 
-    def wait_done(self, *pumps, timeout=60):
+    def wait_done(self, *pumps, timeout=2 * PATIENCE_SECONDS):
         """Waits until all pumps are done, and raises the first error that one has.
 
         One that fails ends the wait: the others may then never end.
@@ -408,7 +409,7 @@ class Upstream:
             return name
         return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
 
-    def pump_of(self, stream, timeout=10):
+    def pump_of(self, stream, timeout=PATIENCE_SECONDS):
         """The pump that receives stream, once its first bytes are there."""
 
         def find():

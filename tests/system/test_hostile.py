@@ -86,7 +86,7 @@ def fill(peers, data):
     """Each sends of data until nothing more goes; returns how much each has sent."""
     n_sent = dict.fromkeys(peers, 0)
     going = list(peers)
-    while ready := poll_all(going, select.EPOLLOUT, 0.3):
+    while ready := poll_all(going, select.EPOLLOUT, 1):
         for sock in ready:
             with contextlib.suppress(BlockingIOError):
                 n_sent[sock] += sock.send(data[n_sent[sock] :])
@@ -131,7 +131,7 @@ def test_peers_that_never_read(stage, service, disturb):
 def test_peers_that_never_send_and_never_close(stage, disturb):
     """They are let go after --idle-timeout=; who is not idle stays."""
     n = many(stage)
-    with Attacked(stage, "relay", options=["--idle-timeout=3s"]) as attacked:
+    with Attacked(stage, "relay", options=["--idle-timeout=10s"]) as attacked:
         left = attacked.crowd(n)
         attacked.serves()
         wait_until(lambda: attacked.metrics()["accepted_connections"] == n + 1)
@@ -152,7 +152,7 @@ def test_who_waits_for_a_pipe_is_not_idle(stage):
     with contextlib.ExitStack() as stack:
         stack.enter_context(small_buffers(stage.network))
         attacked = stack.enter_context(
-            Attacked(stage, "echo", options=["--idle-timeout=2s", "--threads=1"])
+            Attacked(stage, "echo", options=["--idle-timeout=5s", "--threads=1"])
         )
         # Its time is the first to pass
         attacked.serves(1)

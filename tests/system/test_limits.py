@@ -329,7 +329,7 @@ def test_idle_time_is_counted_over_restarts(stage, disturb):
 @pytest.mark.stages("keeper")
 def test_idle_connections_are_reset_in_the_order_they_came_to_rest(stage):
     """That of their last bytes, which a takeover keeps; not that in which they came."""
-    instance = stage.start("echo", options=["--idle-timeout=2s", "--threads=1"])
+    instance = stage.start("echo", options=["--idle-timeout=5s", "--threads=1"])
     with contextlib.ExitStack() as stack:
         connections = [stack.enter_context(instance.connect()) for _ in range(6)]
         at_rest = connections[3:] + connections[:3]

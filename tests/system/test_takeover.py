@@ -99,7 +99,7 @@ def test_takeover_of_nothing_receives_nothing(stage):
 
 
 def test_second_request_is_refused_and_said(stage, program):
-    instance = stage.start("echo", options=["--takeover-timeout=2s"], **program)
+    instance = stage.start("echo", options=["--takeover-timeout=5s"], **program)
     good = instance.program_path().read_bytes()
     replace_program(instance.program_path(), script("exec sleep 1000"))
     with instance.connect() as client:
@@ -129,7 +129,7 @@ def as_script(text):
 BAD = {
     "exits": (as_script("exit 7"), "exited with status 7"),
     "crashes": (as_script("kill -SEGV $$"), "was killed by signal 11"),
-    "hangs": (as_script("exec sleep 1000"), "was not ready after 300 ms"),
+    "hangs": (as_script("exec sleep 1000"), "was not ready after 5000 ms"),
     "hangs up": (as_script("exec sleep 1000 3>&-"), "hung up"),
     "speaks": (as_script("printf nonsense >&3; exec sleep 1000"), "another version of the handover"),
     "not a program": (lambda content: b"\x7fELF", "Exec format error"),
@@ -140,7 +140,8 @@ BAD = {
 @pytest.mark.parametrize("fault", BAD)
 def test_program_that_can_not_take_over_changes_nothing(stage, program, fault):
     spoil, reason = BAD[fault]
-    instance = stage.start("echo", options=["--takeover-timeout=300ms"], **program)
+    # Long enough for the good program, which gets ready in time, be it sanitized
+    instance = stage.start("echo", options=["--takeover-timeout=5s"], **program)
     path = instance.program_path()
     good = path.read_bytes()
     with serving_stream(instance) as stream_goes_on:
