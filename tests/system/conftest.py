@@ -18,6 +18,9 @@ import stages
 # No test may hang: this is far above what the slowest one takes
 TEST_TIMEOUT_SECONDS = 300
 
+# In the place of a stage: what needs none
+NO_STAGE = "none"
+
 STAGE_KEY = pytest.StashKey()
 FAILED_KEY = pytest.StashKey()
 
@@ -27,7 +30,8 @@ def pytest_addoption(parser):
         "--stage",
         action="append",
         metavar="NAME",
-        help=f"only these stages, of {', '.join(stages.NAMES)}; may be repeated",
+        help="only the tests of these stages, of "
+        f"{', '.join(stages.NAMES)} and {NO_STAGE}; may be repeated",
     )
 
 
@@ -40,8 +44,10 @@ def pytest_configure(config):
         "markers", "damages: may make connections that do not pass their audit"
     )
     for name in config.getoption("--stage") or ():
-        if name not in stages.NAMES:
-            raise pytest.UsageError(f"--stage={name}: not of {', '.join(stages.NAMES)}")
+        if name not in (*stages.NAMES, NO_STAGE):
+            raise pytest.UsageError(
+                f"--stage={name}: not of {', '.join(stages.NAMES)} and {NO_STAGE}"
+            )
 
 
 def pytest_collection_modifyitems(config, items):
@@ -50,17 +56,17 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(TEST_TIMEOUT_SECONDS))
-    selected = config.getoption("--stage") or stages.NAMES
-    chosen = [item for item in items if stage_name(item) in (None, *selected)]
+    selected = config.getoption("--stage") or (*stages.NAMES, NO_STAGE)
+    chosen = [item for item in items if stage_name(item) in selected]
     if len(chosen) < len(items):
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
         items[:] = chosen
 
 
 def stage_name(item):
-    """The stage that a test runs in, or None."""
+    """The stage that a test runs in, or NO_STAGE."""
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    return parameters.get("stage", parameters.get("booted_machine"))
+    return parameters.get("stage", parameters.get("booted_machine", NO_STAGE))
 
 
 def pytest_generate_tests(metafunc):
