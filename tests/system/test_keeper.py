@@ -413,6 +413,18 @@ def test_store_has_its_limit(start):
     assert len(probe.stored("c")) == 2
 
 
+def test_store_is_no_larger_than_the_limit_of_files_lets_it_be(start):
+    keeper = start("--store-max=1000", prefix=("prlimit", "--nofile=800", "--"))
+    line = keeper.wait_line("--store-max=1000 is too much for the limit of open files")
+    most = int(re.search(r"(\d+) at most", line)[1])
+    assert 0 < most < 800
+    probe = keeper.probe()
+    assert probe.environment["FDSTORE"] == str(most)
+    probe.store("a", 200)
+    probe.do("barrier")
+    assert len(keeper.restart(probe).stored("a")) == min(most, 200)
+
+
 def test_no_store_at_all(start):
     keeper = start("--store-max=0")
     probe = keeper.probe()

@@ -398,6 +398,25 @@ def test_silent_upstreams_are_asked_too(stage, disturb):
                 assert timers == ["keepalive"] * 2
 
 
+@disturbances.each
+def test_no_upstream_is_asked_where_that_is_not_wanted(stage, disturb):
+    ports, instances = [], []
+    for option in ("no", "60s"):
+        host, port = stage.start("echo", options=["--keepalive=no"]).address()
+        ports.append(port)
+        instances.append(
+            stage.start(f"relay {host}:{port}", options=[f"--keepalive={option}"])
+        )
+    with instances[0].connect() as silent, instances[1].connect() as asked:
+        assert echoes(silent)
+        disturb(instances[0])
+        assert echoes(silent)
+        # It has come later, and is asked by now
+        assert echoes(asked)
+        wait_until(lambda: keepalive_timers(stage, f"dport = :{ports[1]}") == ["keepalive"])
+        assert keepalive_timers(stage, f"dport = :{ports[0]}") == [""]
+
+
 # Upstreams
 
 
