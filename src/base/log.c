@@ -15,7 +15,7 @@
 
 #include <systemd/sd-journal.h>
 
-#include "base/slice.h"
+#include "base/leisure.h"
 
 #define JOURNAL_SOCKET "/run/systemd/journal/socket"
 /* How long the thread rests before it tries a tracked entry again. */
@@ -252,7 +252,7 @@ static void *log_thread(void *unused)
 {
 	(void)unused;
 	/* It may have been started within a takeover */
-	slice_reset();
+	leisure_end();
 	for (;;) {
 		size_t n_dropped;
 		struct log_entry *entry = queue_pop(&n_dropped);

@@ -11,7 +11,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
-#include "base/slice.h"
+#include "base/leisure.h"
 #include "base/time.h"
 #include "holdfastd/capacity.h"
 #include "holdfastd/crash.h"
@@ -402,7 +402,7 @@ int server_run(const struct options *options, const struct inheritance *inherita
 	}
 	control_flush(server->control, CONTROL_FLUSH_USEC);
 	if (server->is_handed_over) {
-		slice_lengthen();
+		leisure_begin(NULL);
 		worker_let_go_all(&server->shared, time_now_usec() + LET_GO_USEC_MAX);
 	}
 	/* Lines only: what matters is in the store already */

@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "base/slice.h"
+#include "base/leisure.h"
 #include "base/time.h"
 #include "holdfastd/handover.h"
 
@@ -122,7 +122,8 @@ struct start {
 	const char *program;
 	char *const *arguments;
 	char *const *environment;
-	int error; /* why it could not be executed; 0: it was */
+	const struct cpus *cpus; /* where it starts; NULL: anywhere */
+	int error;               /* why it could not be executed; 0: it was */
 };
 
 /*
@@ -153,7 +154,7 @@ static int run_child(void *userdata)
 	(void)sigemptyset(&blocked);
 	(void)sigaddset(&blocked, SIGUSR2);
 	/* Nobody waits for all that it does before it is told to go */
-	slice_lengthen();
+	leisure_begin(start->cpus);
 	if (leave_files() && fcntl(SUCCESSOR_FD, F_SETFD, 0) == 0) {
 		(void)sigprocmask(SIG_SETMASK, &blocked, NULL);
 		(void)execve(start->program, start->arguments, start->environment);
@@ -223,11 +224,11 @@ static int make_pair(int *ret_ours)
 	return 0;
 }
 
-int spawn_successor(const char *program, char *const arguments[],
+int spawn_successor(const char *program, char *const arguments[], const struct cpus *cpus,
 		    struct spawned *ret_spawned, int *ret_socket)
 {
 	_cleanup_close_ int ours = -EBADF;
-	struct start start = {.program = program, .arguments = arguments};
+	struct start start = {.program = program, .arguments = arguments, .cpus = cpus};
 	char **environment;
 	int r;
 

@@ -25,6 +25,8 @@ int spawn_find_program(char *ret_path, size_t size);
  */
 int spawn_keep_fd(void);
 
+struct cpus;
+
 /* A process that was started. */
 struct spawned {
 	pid_t pid;
@@ -34,11 +36,12 @@ struct spawned {
 /*
  * Starts program with one end of a socket pair (handover.h), and with this process's
  * environment but for what the service manager told this one alone. It is a sibling of
- * this process: the manager's child, which reaps it. Returns when the program has been
+ * this process: the manager's child, which reaps it. It starts at leisure on cpus->one
+ * (leisure.h; NULL: on any CPU). Returns when the program has been
  * loaded: 0, and then the caller owns ret_spawned->fd and *ret_socket; or a negative
  * errno, also one of execve(2)'s.
  */
-int spawn_successor(const char *program, char *const arguments[],
+int spawn_successor(const char *program, char *const arguments[], const struct cpus *cpus,
 		    struct spawned *ret_spawned, int *ret_socket);
 
 /* Waits until it has ended, at most usec microseconds. Returns whether it has. */

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/leisure.h"
 #include "base/log.h"
 #include "base/time.h"
 #include "holdfastd/messages.h"
@@ -23,6 +24,7 @@ int successor_find_socket(void)
 	if (unsetenv(HANDOVER_ENVIRONMENT) < 0 || fd <= STDERR_FILENO ||
 	    fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
 		return -EBADF;
+	leisure_learn(fd);
 	return fd;
 }
 

@@ -9,7 +9,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/plural.h"
-#include "base/slice.h"
+#include "base/leisure.h"
 #include "base/time.h"
 #include "holdfastd/crash.h"
 #include "holdfastd/listener.h"
@@ -381,6 +381,8 @@ static int get_ready(struct successor *successor, struct handover *ret_go)
 	if (r < 0)
 		return r;
 	ready.number = successor->n_connections;
+	/* From now on the peers may wait for it */
+	leisure_end();
 	r = handover_send(successor->socket, &ready, NULL);
 	if (r == 0)
 		r = wait_for_go(successor, ret_go);
@@ -412,8 +414,10 @@ int successor_take_over(struct successor *successor, struct shared *shared)
 		return r;
 	}
 	successor->pause_usec = time_now_usec() - go.usec;
+	/* Beside its workers */
+	leisure_begin(NULL);
 	clean_up(successor, n_slots);
-	slice_reset();
+	leisure_end();
 	say(successor);
 	return 0;
 }

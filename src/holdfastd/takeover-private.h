@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/leisure.h"
 #include "holdfastd/handover.h"
 #include "holdfastd/spawn.h"
 #include "holdfastd/takeover.h"
@@ -24,6 +25,9 @@ struct takeover {
 
 	/* Of the one under way */
 	bool is_under_way;
+	/* How the CPUs are divided while it gets ready */
+	bool are_cpus_divided;
+	struct cpus cpus;
 	struct spawned successor; /* its fd stays until it has gone */
 	int socket;
 	sd_event_source *message_source;

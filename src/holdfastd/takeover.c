@@ -78,6 +78,23 @@ static void hear_last_words(struct takeover *takeover)
 	}
 }
 
+/* The successor gets a CPU for its start, and the workers leave it that. */
+static const struct cpus *divide_cpus(struct takeover *takeover)
+{
+	takeover->are_cpus_divided = cpus_divide(&takeover->cpus);
+	if (!takeover->are_cpus_divided)
+		return NULL;
+	worker_set_cpus_all(takeover->shared, &takeover->cpus.rest);
+	return &takeover->cpus;
+}
+
+static void unite_cpus(struct takeover *takeover)
+{
+	if (takeover->are_cpus_divided)
+		worker_set_cpus_all(takeover->shared, &takeover->cpus.all);
+	takeover->are_cpus_divided = false;
+}
+
 /* All goes on as before. has_gone: whether the successor is known to have ended. */
 static void roll_back(struct takeover *takeover, bool has_gone)
 {
@@ -86,6 +103,7 @@ static void roll_back(struct takeover *takeover, bool has_gone)
 	if (has_gone)
 		hear_last_words(takeover);
 	end_successor(takeover, has_gone);
+	unite_cpus(takeover);
 	pid = forget(takeover);
 	give_end(takeover->shared->vault);
 	vault_dispatch(takeover->shared->vault);
@@ -317,8 +335,10 @@ static int start(struct takeover *takeover, const char *program, char *const arg
 	if (r < 0)
 		return r;
 	log_info("ready to restart and pass connfd");
-	r = spawn_successor(program, arguments, &takeover->successor, &takeover->socket);
+	r = spawn_successor(program, arguments, divide_cpus(takeover),
+			    &takeover->successor, &takeover->socket);
 	if (r < 0) {
+		unite_cpus(takeover);
 		give_end(takeover->shared->vault);
 		return r;
 	}

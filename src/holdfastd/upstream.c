@@ -11,6 +11,7 @@
 #include <sys/un.h>
 #include <time.h>
 
+#include "base/leisure.h"
 #include "base/log.h"
 #include "holdfastd/messages.h"
 
@@ -145,6 +146,7 @@ static void *upstream_thread(void *userdata)
 	struct upstream *upstream = userdata;
 	time_t delay = 1;
 
+	leisure_end();
 	for (;;) {
 		struct timespec least = {.tv_sec = 1};
 

@@ -73,6 +73,13 @@ bool worker_stop_all(struct shared *shared, uint64_t until_usec)
 	return false;
 }
 
+void worker_set_cpus_all(struct shared *shared, const cpu_set_t *cpus)
+{
+	for (unsigned i = 0; i < shared->n_workers; i++)
+		(void)pthread_setaffinity_np(shared->workers[i].thread, sizeof(*cpus),
+					     cpus);
+}
+
 void worker_let_go_all(struct shared *shared, uint64_t until_usec)
 {
 	unsigned n = 0;

@@ -13,7 +13,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/pipe.h"
-#include "base/slice.h"
+#include "base/leisure.h"
 #include "base/time.h"
 #include "holdfastd/accept.h"
 #include "holdfastd/crash.h"
@@ -245,7 +245,7 @@ static void *worker_thread(void *userdata)
 
 	crash_set_worker(worker->index);
 	/* Before the gate: behind it the peers wait */
-	slice_reset();
+	leisure_end();
 	gate_pass(&worker->shared->gate);
 	worker->now_usec = worker->begun_usec = time_now_usec();
 	say_continued(worker);

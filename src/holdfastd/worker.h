@@ -168,6 +168,9 @@ bool worker_halt_all(struct shared *shared, uint64_t until_usec);
 /* The same for a while; if they don't, the gate is open again. */
 bool worker_stop_all(struct shared *shared, uint64_t until_usec);
 
+/* Has all workers run on these CPUs only, where that can be. */
+void worker_set_cpus_all(struct shared *shared, const cpu_set_t *cpus);
+
 /*
  * Closes this process's copies of all connections' sockets, for good: the workers wait at
  * the gate, and another process serves. Slowly, so that it and its peers have the CPUs:

@@ -2,6 +2,7 @@
 """Takeover: another process goes on with the connections, or the one that serves stays."""
 
 import contextlib
+import os
 import random
 import re
 import shutil
@@ -12,10 +13,9 @@ import threading
 import pytest
 
 import disturbances
-import questions
 import stages
 import streams
-from questions import echoes, replace_program, serving_stream
+from questions import echoes, replace_program, serving_stream, wait_until
 
 PAUSED = r"Took over (\d+) connections? with \d+ pending bytes? from pid (\d+), refused 0; paused for (\S+) ms"
 FAILED = r"The takeover by pid \d+ has failed: (.*)\. Pid (\d+) goes on"
@@ -70,25 +70,67 @@ def test_journal_tells_it_as_the_demonstration_did(stage):
     assert (n_connections, from_pid) == ("1", str(old))
 
 
-def test_new_process_serves_with_the_time_slice_of_the_old_one(stage):
-    """It gets ready with a long one, so that others go first."""
-    instance = stage.start("echo")
-
-    def slices():
-        """Of the main thread, the workers and the log: a sanitizer has a thread of its own."""
-        tasks = (instance.proc() / "task").iterdir()
-        own = [t for t in tasks if t.name == instance.proc().name or is_named(t)]
-        texts = [(task / "sched").read_text(encoding="ascii") for task in own]
-        return {match for text in texts for match in re.findall(r"se\.slice +: +(\d+)", text)}
+def tasks_of(instance):
+    """Its main thread, the workers and the log: a sanitizer has a thread of its own."""
 
     def is_named(task):
         return (task / "comm").read_text(encoding="ascii").strip() != "holdfastd"
 
-    before = slices()
-    instance.takeover()
+    tasks = (instance.proc() / "task").iterdir()
+    return [task for task in tasks if task.name == instance.proc().name or is_named(task)]
+
+
+def slices(instance):
+    texts = [(task / "sched").read_text(encoding="ascii") for task in tasks_of(instance)]
+    return {match for text in texts for match in re.findall(r"se\.slice +: +(\d+)", text)}
+
+
+def cpus(tasks):
+    """By the threads' names, the sets of CPUs that they may use."""
+    found = {}
+    for task in tasks:
+        name = (task / "comm").read_text(encoding="ascii").strip()
+        found.setdefault(name.partition("/")[0], set()).add(
+            frozenset(os.sched_getaffinity(int(task.name)))
+        )
+    return found
+
+
+@pytest.mark.parametrize("service", ["echo", "relay"])
+def test_new_process_serves_with_the_slices_and_cpus_of_the_old_one(stage, service):
+    """It gets ready with long slices and on one CPU, so that others go first."""
+    with stage.upstream() as upstream:
+        port = upstream.address.rpartition(":")[2]
+        name = service if service == "echo" else f"relay localhost:{port}"
+        instance = stage.start(name)
+        before = slices(instance), cpus(tasks_of(instance))
+        for _ in range(3):
+            instance.takeover()
+            wait_until(lambda: (slices(instance), cpus(tasks_of(instance))) == before)
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one CPU only")
+def test_new_process_gets_ready_on_a_cpu_that_the_workers_leave_to_it(stage, program):
+    instance = stage.start(
+        "echo", options=["--takeover-timeout=5s", "--threads=2"], **program
+    )
+    mine = frozenset(os.sched_getaffinity(0))
+    old = int(instance.proc().name)
+    tasks = tasks_of(instance)
+    before = cpus(tasks)
+    assert before["worker"] == {mine}
+    replace_program(instance.program_path(), script("exec sleep 1000"))
     with instance.connect() as client:
+        instance.begin_takeover()
+        instance.wait_line("forked pid:")
+        (new,) = [pid for pid, _, _ in instance.processes() if pid != old]
+        (its,) = {frozenset(os.sched_getaffinity(new))}
+        assert len(its) == 1
+        assert cpus(tasks) == before | {"worker": {mine - its}}
         assert echoes(client)
-        questions.wait_until(lambda: slices() == before)
+        instance.wait_line(FAILED)
+        assert cpus(tasks) == before
+        assert echoes(client)
 
 
 def test_takeover_of_nothing_receives_nothing(stage):
