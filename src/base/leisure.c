@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "base/leisure.h"
 
+#include <dirent.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -23,7 +25,7 @@ struct attributes {
 };
 
 /* What leisure_learn() has found, before there were threads. */
-static cpu_set_t learned;
+static struct cpus learned;
 static bool has_learned;
 
 /* Other policies have no slices, and keep what they have. */
@@ -70,17 +72,38 @@ void leisure_learn(int socket)
 	struct ucred peer;
 	socklen_t size = sizeof(peer);
 
-	/* As it is where the CPUs could not be divided, they stay */
-	if (sched_getaffinity(0, sizeof(learned), &learned) < 0 ||
-	    CPU_COUNT(&learned) != 1)
+	/* Where the CPUs could not be divided, they stay as they are */
+	if (sched_getaffinity(0, sizeof(learned.one), &learned.one) < 0 ||
+	    CPU_COUNT(&learned.one) != 1)
 		return;
 	has_learned = true;
-	if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
-	    peer.pid > 0 && sched_getaffinity(peer.pid, sizeof(learned), &learned) == 0)
-		return;
-	/* Rather all that there are, which the kernel knows, than one for good */
-	for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++)
-		CPU_SET(cpu, &learned);
+	if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 ||
+	    peer.pid <= 0 ||
+	    sched_getaffinity(peer.pid, sizeof(learned.all), &learned.all) < 0)
+		/* Rather all that there are, which the kernel knows, than one for good */
+		for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++)
+			CPU_SET(cpu, &learned.all);
+	CPU_OR(&learned.all, &learned.all, &learned.one);
+	CPU_XOR(&learned.rest, &learned.all, &learned.one);
+}
+
+bool leisure_get_cpus(struct cpus *ret_cpus)
+{
+	*ret_cpus = learned;
+	return has_learned && CPU_COUNT(&learned.rest) > 0;
+}
+
+void leisure_begin_end(const struct cpus *cpus)
+{
+	DIR *tasks = opendir("/proc/self/task");
+	const struct dirent *entry;
+
+	while (tasks && (entry = readdir(tasks)))
+		if (entry->d_name[0] != '.')
+			(void)sched_setaffinity(atoi(entry->d_name), sizeof(cpus->one),
+						&cpus->one);
+	if (tasks)
+		(void)closedir(tasks);
 }
 
 void leisure_end(void)
@@ -88,7 +111,7 @@ void leisure_end(void)
 	struct attributes attributes;
 
 	if (has_learned)
-		(void)sched_setaffinity(0, sizeof(learned), &learned);
+		(void)sched_setaffinity(0, sizeof(learned.all), &learned.all);
 	if (get_slice(&attributes) && attributes.runtime == SLICE_LONG_NSEC)
 		set_slice(&attributes, 0);
 }

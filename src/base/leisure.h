@@ -47,12 +47,21 @@ bool cpus_divide(struct cpus *ret_cpus);
  */
 void leisure_begin(const struct cpus *cpus);
 
+/* All threads of this process, at its end: from now on on cpus->one. */
+void leisure_begin_end(const struct cpus *cpus);
+
 /*
  * To be called in a process that was started at leisure, before it has a second thread.
  * Its threads' CPUs are to be those of the main thread of the process that made socket,
  * one of a pair (SO_PEERCRED of unix(7)), from leisure_end() on.
  */
 void leisure_learn(int socket);
+
+/*
+ * How the CPUs were divided for this process's start, of which leisure_learn() has told;
+ * returns whether they were.
+ */
+bool leisure_get_cpus(struct cpus *ret_cpus);
 
 /* The calling thread gets the slice of the system and the CPUs that were learned. Each
  * thread does so that has inherited it. */

@@ -407,6 +407,8 @@ int server_run(const struct options *options, const struct inheritance *inherita
 	}
 	/* Lines only: what matters is in the store already */
 	log_flush(100 * USEC_PER_MSEC);
+	if (server->is_handed_over)
+		takeover_make_way(server->takeover);
 	return r;
 }
 

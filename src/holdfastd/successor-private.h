@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What successor.c and successor-state.c, which receives, share. */
+/*
+ * What successor.c, successor-state.c, which receives, and successor-release.c, which comes
+ * after it, share.
+ */
 #pragma once
 
 #include <stdbool.h>
@@ -7,6 +10,7 @@
 
 #include <systemd/sd-event.h>
 
+#include "base/leisure.h"
 #include "holdfastd/handover.h"
 #include "holdfastd/successor.h"
 
@@ -39,7 +43,11 @@ struct successor {
 	bool is_told_to_go;
 	bool is_sorted; /* the workers' idle lists are in order */
 
+	/* Once it serves */
 	sd_event_source *source;
+	sd_event_source *timer;
+	struct cpus cpus;
+	int old_fd; /* a pidfd of the other process, while that exits */
 	int (*released)(void *userdata, bool is_heard);
 	void *userdata;
 };

@@ -29,6 +29,7 @@ int successor_new(int socket, struct vault *vault, struct successor **ret_succes
 		return -ENOMEM;
 	successor->socket = socket;
 	successor->control_fd = -EBADF;
+	successor->old_fd = -EBADF;
 	successor->vault = vault;
 	r = successor_receive_state(successor);
 	if (r < 0)
@@ -433,33 +434,4 @@ void successor_get_result(const struct successor *successor,
 		.pending_bytes = successor->pending_bytes,
 		.pause_usec = successor->pause_usec,
 	};
-}
-
-static int on_release(sd_event_source *source, int fd, uint32_t events, void *userdata)
-{
-	struct successor *successor = userdata;
-	struct handover message;
-	int fds[HANDOVER_FDS_MAX], r;
-	bool is_heard;
-
-	(void)source, (void)events;
-	r = handover_receive(fd, 0, &message, fds);
-	if (r == -ETIME)
-		return 0;
-	if (r == HANDOVER_MESSAGE)
-		handover_close_fds(&message, fds);
-	is_heard = r == HANDOVER_MESSAGE && message.type == HANDOVER_RELEASED;
-	successor->source = sd_event_source_disable_unref(successor->source);
-	successor->socket = fd_close(successor->socket);
-	return successor->released(successor->userdata, is_heard);
-}
-
-int successor_watch_release(struct successor *successor, sd_event *event,
-			    int (*released)(void *userdata, bool is_heard),
-			    void *userdata)
-{
-	successor->released = released;
-	successor->userdata = userdata;
-	return sd_event_add_io(event, &successor->source, successor->socket, EPOLLIN,
-			       on_release, successor);
 }

@@ -2,10 +2,12 @@
 #include "holdfastd/takeover.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <systemd/sd-daemon.h>
@@ -375,6 +377,18 @@ int takeover_begin(struct takeover *takeover, char *const command_line[],
 	else if ((r = add_sources(takeover)) < 0)
 		fail(takeover, strerror(-r));
 	return 0;
+}
+
+void takeover_make_way(const struct takeover *takeover)
+{
+	struct pollfd answer = {.fd = takeover->socket};
+
+	if (!takeover->are_cpus_divided)
+		return;
+	leisure_begin_end(&takeover->cpus);
+	/* The successor closes its end when they have */
+	if (shutdown(takeover->socket, SHUT_WR) == 0)
+		(void)poll(&answer, 1, TAKEOVER_MAKE_WAY_MSEC_MAX);
 }
 
 int takeover_new(struct shared *shared, sd_event *event, char *arguments[],

@@ -28,6 +28,8 @@ struct takeover;
 #define TAKEOVER_PAUSE_USEC_MAX (1 * USEC_PER_SEC)
 /* How long the service manager may take to note the new main process. */
 #define TAKEOVER_MANAGER_USEC_MAX (5 * USEC_PER_SEC)
+/* How long a process that ends waits for the successor's workers to make room. */
+#define TAKEOVER_MAKE_WAY_MSEC_MAX 20
 /* How long a successor that has failed or was killed may take to be gone. */
 #define TAKEOVER_END_USEC_MAX (1 * USEC_PER_SEC)
 
@@ -65,6 +67,12 @@ int takeover_new(struct shared *shared, sd_event *event, char *arguments[],
  */
 int takeover_begin(struct takeover *takeover, char *const command_line[],
 		   const char **ret_why);
+
+/*
+ * Once the successor serves, the last that this process does before it ends: gets its
+ * threads out of the way of the successor's, and waits until those have made room.
+ */
+void takeover_make_way(const struct takeover *takeover);
 
 /* To be called when the vault may have made parcels, or has had an answer. */
 void takeover_look(struct takeover *takeover);
