@@ -13,7 +13,8 @@
  * The probe alone does for systemd 252, which closes what it refuses before it reads on.
  * Newer ones close it asynchronously: the barrier may be passed a moment earlier, and a
  * refused probe then looks as if it had been taken. There $FDSTORE decides, and the probe
- * sees most of what that can't tell: a limit that was lowered while the service runs.
+ * sees most of what that can't tell: a limit that was lowered while the service runs, and
+ * one of 0, with which $FDSTORE is not set at all.
  */
 #pragma once
 
