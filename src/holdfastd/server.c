@@ -10,8 +10,8 @@
 #include <systemd/sd-event.h>
 
 #include "base/fd.h"
-#include "base/log.h"
 #include "base/leisure.h"
+#include "base/log.h"
 #include "base/time.h"
 #include "holdfastd/capacity.h"
 #include "holdfastd/crash.h"

@@ -7,9 +7,9 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/leisure.h"
 #include "base/log.h"
 #include "base/plural.h"
-#include "base/leisure.h"
 #include "base/time.h"
 #include "holdfastd/crash.h"
 #include "holdfastd/listener.h"

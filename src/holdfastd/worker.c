@@ -11,9 +11,9 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/leisure.h"
 #include "base/log.h"
 #include "base/pipe.h"
-#include "base/leisure.h"
 #include "base/time.h"
 #include "holdfastd/accept.h"
 #include "holdfastd/crash.h"
