@@ -17,8 +17,8 @@
  *                             <-     SERVING, or FAILED
  *     (MAINPID= to the manager)
  *     RELEASED                ->     (may speak to the manager)
+ *     end of what it sends    ->     (leaves it a CPU for its end, and hangs up)
  *     (lets its sockets go)
- *     end of what it sends    ->     (leaves it a CPU for its exit, and hangs up)
  *
  * The end of either is the end of the socket. Who serves is not decided by these messages
  * but by the offer in the ledger (ledger_offer()).

@@ -402,13 +402,12 @@ int server_run(const struct options *options, const struct inheritance *inherita
 	}
 	control_flush(server->control, CONTROL_FLUSH_USEC);
 	if (server->is_handed_over) {
+		takeover_make_way(server->takeover);
 		leisure_begin(NULL);
 		worker_let_go_all(&server->shared, time_now_usec() + LET_GO_USEC_MAX);
 	}
 	/* Lines only: what matters is in the store already */
 	log_flush(100 * USEC_PER_MSEC);
-	if (server->is_handed_over)
-		takeover_make_way(server->takeover);
 	return r;
 }
 

@@ -50,8 +50,9 @@ static int watch_end(struct successor *successor, sd_event *event)
 }
 
 /*
- * The old process exits now, with all its threads on the CPU on which this one got ready:
- * for some ms the kernel frees what it had, in pieces that nobody gets between.
+ * The old process ends now, with all its threads on the CPU on which this one got ready:
+ * it closes its sockets, some 15 us each, and as it exits the kernel frees what it had for
+ * some ms, in pieces that nobody gets between.
  */
 static int on_farewell(sd_event_source *source, int fd, uint32_t events, void *userdata)
 {

@@ -31,7 +31,7 @@ struct vault;
 #define SUCCESSOR_BREATH_USEC 50
 /* How often it looks while it waits to be told to go. */
 #define SUCCESSOR_LOOK_USEC (2 * USEC_PER_MSEC)
-/* How long its workers leave a CPU to the other process's exit, at the most. */
+/* How long its workers leave a CPU to the other process's end, at the most. */
 #define SUCCESSOR_MAKES_WAY_USEC_MAX (1 * USEC_PER_SEC)
 
 /*

@@ -69,8 +69,8 @@ int takeover_begin(struct takeover *takeover, char *const command_line[],
 		   const char **ret_why);
 
 /*
- * Once the successor serves, the last that this process does before it ends: gets its
- * threads out of the way of the successor's, and waits until those have made room.
+ * Once the successor serves, and before this process lets go of what it had and ends: gets
+ * its threads out of the way of the successor's, and waits until those have made room.
  */
 void takeover_make_way(const struct takeover *takeover);
 
