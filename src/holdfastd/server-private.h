@@ -47,6 +47,9 @@ struct server {
 /* Tells the service manager what is served, if that has changed. */
 void server_set_status(struct server *server);
 
+/* Says that no connection would outlive this process. */
+void server_say_stores_nothing(void);
+
 /*
  * Adds to the event loop what is done each second, and the watchdog's part. Returns 0 or
  * a negative errno.

@@ -17,6 +17,7 @@
 #include "holdfastd/crash.h"
 #include "holdfastd/messages.h"
 #include "holdfastd/server-private.h"
+#include "vault/proof.h"
 
 /* How long the service manager may take to answer the first uploads. */
 #define STOCK_TIMEOUT_USEC (60 * USEC_PER_SEC)
@@ -233,20 +234,30 @@ static int open_vault(struct server *server, const struct stored_fd *stored,
 	return init_workers(server, n);
 }
 
+void server_say_stores_nothing(void)
+{
+	log_line(LOG_ERR, MESSAGE_NOT_STARTED,
+		 "The service manager stores no file descriptors for this service: set "
+		 "FileDescriptorStoreMax=4096 in its unit");
+}
+
 /*
  * The first spares, and with them the manager's word that it stores anything at all.
  * Connections that were adopted go on without any; new ones have to wait.
  */
 static int stock_vault(struct server *server)
 {
-	int r = vault_stock_wait(server->shared.vault, STOCK_TIMEOUT_USEC);
+	struct vault *vault = server->shared.vault;
+	bool was_empty = server->recovery.n_adopted == 0 && server->report.n_parcels == 0;
+	int r;
 
+	if (was_empty)
+		proof_begin(vault);
+	r = vault_stock_wait(vault, STOCK_TIMEOUT_USEC);
 	if (r != -ENOSPC)
 		return r;
-	if (server->recovery.n_adopted == 0 && server->report.n_parcels == 0) {
-		log_line(LOG_ERR, MESSAGE_NOT_STARTED,
-			 "The service manager stores no file descriptors for this service: set "
-			 "FileDescriptorStoreMax=4096 in its unit");
+	if (was_empty) {
+		server_say_stores_nothing();
 		return r;
 	}
 	worker_limit_reached(&server->shared, LIMIT_STORE,

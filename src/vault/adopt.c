@@ -214,7 +214,8 @@ static void sort_fd(struct adoption *adoption, const struct stored_fd *stored)
 	 * both */
 	if (index < 0)
 		(void)store_remove(stored->name);
-	if (strcmp(stored->name, STORE_NAME_PROBE) != 0)
+	if (strcmp(stored->name, STORE_NAME_PROBE) != 0 &&
+	    strcmp(stored->name, STORE_NAME_PROOF) != 0)
 		adoption->report->n_unknown_fds++;
 	(void)fd_close(stored->fd);
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "vault/give.h"
 
+#include "vault/proof.h"
+
 /*
  * The memory is kept for the next takeover: a worker may be about to note something at
  * any time, even when this one is over.
@@ -14,6 +16,7 @@ int give_begin(struct vault *vault)
 		if (r < 0)
 			return r;
 	}
+	(void)proof_end(vault);
 	for (uint32_t i = 0; i < vault->changes.n_words; i++)
 		(void)changes_take(&vault->changes, i);
 	for (uint32_t i = 0; i < vault->parcels_end; i++)

@@ -14,7 +14,7 @@
  * Newer ones close it asynchronously: the barrier may be passed a moment earlier, and a
  * refused probe then looks as if it had been taken. There $FDSTORE decides, and the probe
  * sees most of what that can't tell: a limit that was lowered while the service runs, and
- * one of 0, with which $FDSTORE is not set at all.
+ * one of 0, with which $FDSTORE is not set at all; for the latter see also proof.h.
  */
 #pragma once
 
@@ -23,6 +23,7 @@
 
 #define STORE_NAME_LEDGER "ledger"
 #define STORE_NAME_PROBE "probe"
+#define STORE_NAME_PROOF "proof" /* proof.h */
 /* Short: the names of all stored fds share one environment string of 128 KiB (execve(2)).
  */
 #define STORE_NAME_PARCEL_PREFIX "p"

@@ -14,6 +14,7 @@
 #include "base/time.h"
 #include "vault/adopt.h"
 #include "vault/packer.h"
+#include "vault/proof.h"
 #include "vault/sweep.h"
 
 static int poll_add(struct vault *vault, int fd, uint32_t events)
@@ -63,6 +64,7 @@ int vault_new(unsigned n_packers, struct vault **ret_vault)
 		return -ENOMEM;
 	pthread_mutex_init(&vault->lock, NULL);
 	vault->poll_fd = vault->event_fd = vault->ledger.fd = vault->changes.fd = -EBADF;
+	vault->proof_fd = -EBADF;
 	vault->probe = (struct store_probe){.barrier_fd = -EBADF, .probe_fd = -EBADF};
 	/* One more for the main thread's packer, and one to hand out while others are
 	 * made */
@@ -102,6 +104,7 @@ struct vault *vault_free(struct vault *vault)
 	}
 	(void)fd_close(vault->probe.barrier_fd);
 	(void)fd_close(vault->probe.probe_fd);
+	(void)fd_close(vault->proof_fd);
 	(void)fd_close(vault->event_fd);
 	(void)fd_close(vault->poll_fd);
 	ledger_done(&vault->ledger);
@@ -325,7 +328,8 @@ static void probe_answered(struct vault *vault)
 		hand_out_uploaded(vault);
 	} else {
 		drop_uploaded(vault);
-		note_refused(vault);
+		if (!proof_end(vault))
+			note_refused(vault);
 	}
 }
 
@@ -420,6 +424,7 @@ void vault_go_on(struct vault *vault)
 
 void vault_tick(struct vault *vault)
 {
+	proof_look(vault);
 	if (vault->activity == VAULT_ACTIVE) {
 		sweep_all(vault, true);
 		sweep_ask_for_rotation(vault);

@@ -100,6 +100,9 @@ struct vault {
 	int poll_fd;  /* an epoll of the next two */
 	int event_fd; /* poked by the packers */
 	struct store_probe probe;
+	int proof_fd; /* -EBADF: nothing is to be proved (any more); see proof.h */
+	uint64_t proof_usec;
+	bool stores_nothing; /* the manager was found to */
 	uint32_t n_spares_wanted;
 	uint32_t n_packers; /* with the main thread's */
 	uint64_t files_max; /* RLIMIT_NOFILE */
@@ -152,7 +155,7 @@ void vault_dispatch(struct vault *vault);
 
 /*
  * To be called about once a second: sweeps what had no death since the last tick, retries
- * a full store.
+ * a full store, looks at the proof (proof.h).
  */
 void vault_tick(struct vault *vault);
 

@@ -43,6 +43,9 @@ struct fake_manager {
 	unsigned n_most;
 	unsigned n_refused;
 	unsigned n_watched;
+	bool is_slow;
+	int refused_fds[FAKE_MANAGER_STORE_MAX]; /* not closed yet */
+	unsigned n_refused_fds;
 	struct stored stored[FAKE_MANAGER_STORE_MAX];
 };
 
@@ -85,6 +88,12 @@ static bool is_stored(const struct fake_manager *manager, int fd)
 	return false;
 }
 
+static void close_refused(struct fake_manager *manager)
+{
+	while (manager->n_refused_fds > 0)
+		(void)close(manager->refused_fds[--manager->n_refused_fds]);
+}
+
 /* Takes fd over. */
 static void keep(struct fake_manager *manager, int fd, const char *name)
 {
@@ -96,7 +105,10 @@ static void keep(struct fake_manager *manager, int fd, const char *name)
 	}
 	if (manager->n_stored >= manager->max) {
 		manager->n_refused++;
-		(void)close(fd);
+		if (manager->is_slow && manager->n_refused_fds < FAKE_MANAGER_STORE_MAX)
+			manager->refused_fds[manager->n_refused_fds++] = fd;
+		else
+			(void)close(fd);
 		return;
 	}
 	stored->fd = fd;
@@ -281,6 +293,7 @@ struct fake_manager *fake_manager_free(struct fake_manager *manager)
 	pthread_join(manager->thread, NULL);
 	for (unsigned i = 0; i < manager->n_stored; i++)
 		(void)close(manager->stored[i].fd);
+	close_refused(manager);
 	(void)close(manager->wake_fd);
 	(void)close(manager->socket_fd);
 	pthread_mutex_destroy(&manager->lock);
@@ -299,6 +312,15 @@ void fake_manager_set_max(struct fake_manager *manager, unsigned max)
 {
 	pthread_mutex_lock(&manager->lock);
 	manager->max = max;
+	pthread_mutex_unlock(&manager->lock);
+}
+
+void fake_manager_set_slow(struct fake_manager *manager, bool slow)
+{
+	pthread_mutex_lock(&manager->lock);
+	manager->is_slow = slow;
+	if (!slow)
+		close_refused(manager);
 	pthread_mutex_unlock(&manager->lock);
 }
 

@@ -39,6 +39,12 @@ void fake_manager_sync(struct fake_manager *manager);
 /* FileDescriptorStoreMax=, as of now; what is stored stays. */
 void fake_manager_set_max(struct fake_manager *manager, unsigned max);
 
+/*
+ * A slow manager closes what it refuses when it is slow no longer, and a barrier in time,
+ * as systemd does since 254.
+ */
+void fake_manager_set_slow(struct fake_manager *manager, bool slow);
+
 /* A deaf manager reads nothing until it is told to hear again. */
 void fake_manager_set_deaf(struct fake_manager *manager, bool deaf);
 

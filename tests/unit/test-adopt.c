@@ -980,19 +980,22 @@ static void unknown_names_are_removed_and_closed(void **state)
 	assert_int_equal(expect_served_or_reset(scene), CLIENTS);
 }
 
-static void probe_that_was_left_is_removed_without_a_word(void **state)
+static void probes_that_were_left_are_removed_without_a_word(void **state)
 {
 	struct scene *scene = *state;
 	struct house *house = scene->house;
-	int token = token_new(1);
+	int probe = token_new(1), proof = token_new(2);
 
 	leave_clients(scene);
-	fake_manager_put(house->manager, token, STORE_NAME_PROBE);
-	(void)close(token);
+	fake_manager_put(house->manager, probe, STORE_NAME_PROBE);
+	fake_manager_put(house->manager, proof, STORE_NAME_PROOF);
+	(void)close(probe);
+	(void)close(proof);
 	house_adopt(house);
 	assert_int_equal(house->report.n_unknown_fds, 0);
 	fake_manager_sync(house->manager);
 	assert_int_equal(fake_manager_count(house->manager, STORE_NAME_PROBE), 0);
+	assert_int_equal(fake_manager_count(house->manager, STORE_NAME_PROOF), 0);
 	assert_int_equal(expect_served_or_reset(scene), CLIENTS);
 }
 
@@ -1348,7 +1351,7 @@ int main(void)
 		TEST(pipe_claimed_twice_is_nobodys),
 		TEST(connection_claimed_as_a_pipe_is_served_or_reset),
 		TEST(unknown_names_are_removed_and_closed),
-		TEST(probe_that_was_left_is_removed_without_a_word),
+		TEST(probes_that_were_left_are_removed_without_a_word),
 		TEST(second_fd_of_a_parcels_name_does_no_harm),
 		TEST(things_that_are_no_parcels_are_dropped),
 		TEST(entries_that_can_not_be_are_reset),

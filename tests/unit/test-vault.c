@@ -21,6 +21,8 @@
 #include "base/fd.h"
 #include "base/time.h"
 #include "house.h"
+#include "vault/give.h"
+#include "vault/proof.h"
 #include "vault/sweep.h"
 
 /* ---- what is parked in a house ---- */
@@ -747,6 +749,75 @@ static void store_that_takes_nothing_is_full_at_once(void **state)
 	assert_int_equal(vault_n_parcels(house->vault), 0);
 }
 
+static void start_in_slow_store(struct house *house, unsigned max)
+{
+	fake_manager_set_slow(house->manager, true);
+	house_adopt(house);
+	(void)adopt_done(house->vault);
+	fake_manager_set_max(house->manager, max);
+	proof_begin(house->vault);
+	assert_int_equal(vault_stock_wait(house->vault,
+					  UNIT_PATIENCE_MSEC * USEC_PER_MSEC),
+			 0);
+}
+
+static void store_that_takes_nothing_is_found_out_when_it_is_slow(void **state)
+{
+	struct house *house = *state;
+
+	start_in_slow_store(house, 0);
+	vault_tick(house->vault);
+	assert_false(house->vault->stores_nothing);
+	fake_manager_set_slow(house->manager, false);
+	/* Not before it is time, so that a slower one is found out too */
+	house->vault->proof_usec = UINT64_MAX;
+	vault_tick(house->vault);
+	assert_false(house->vault->stores_nothing);
+	house->vault->proof_usec = 0;
+	vault_tick(house->vault);
+	assert_true(house->vault->stores_nothing);
+}
+
+static void slow_store_that_takes_what_comes_is_not_doubted(void **state)
+{
+	struct house *house = *state;
+
+	start_in_slow_store(house, FAKE_MANAGER_STORE_MAX);
+	fake_manager_sync(house->manager);
+	assert_int_equal(fake_manager_count(house->manager, STORE_NAME_PROOF), 1);
+	house->vault->proof_usec = 0;
+	vault_tick(house->vault);
+	assert_false(house->vault->stores_nothing);
+	expect_stored_is_known(house);
+}
+
+static void proof_is_not_left_to_the_successor(void **state)
+{
+	struct house *house = *state;
+
+	start_in_slow_store(house, FAKE_MANAGER_STORE_MAX);
+	assert_int_equal(give_begin(house->vault), 0);
+	expect_stored_is_known(house);
+	give_end(house->vault);
+}
+
+static void proof_takes_no_room_from_a_small_store(void **state)
+{
+	struct house *house = *state;
+
+	house_adopt(house);
+	(void)adopt_done(house->vault);
+	/* The ledger, all spares and the probe */
+	fake_manager_set_max(house->manager, house->vault->n_spares_wanted + 2);
+	proof_begin(house->vault);
+	assert_int_equal(vault_stock_wait(house->vault,
+					  UNIT_PATIENCE_MSEC * USEC_PER_MSEC),
+			 0);
+	assert_int_equal(vault_n_spares(house->vault), house->vault->n_spares_wanted);
+	assert_false(house->vault->stores_nothing);
+	expect_stored_is_known(house);
+}
+
 /* Newer managers close what they refuse too late for the probe to be sure to see it. */
 static void store_of_known_size_is_never_sent_too_much(void **state)
 {
@@ -1001,6 +1072,10 @@ int main(void)
 		TEST_STARTED(churn_keeps_the_store_small_and_the_living_alive),
 		TEST_STARTED(workers_and_the_sweeping_thread_agree),
 		TEST(store_that_takes_nothing_is_full_at_once),
+		TEST(store_that_takes_nothing_is_found_out_when_it_is_slow),
+		TEST(slow_store_that_takes_what_comes_is_not_doubted),
+		TEST(proof_takes_no_room_from_a_small_store),
+		TEST(proof_is_not_left_to_the_successor),
 		TEST(store_of_known_size_is_never_sent_too_much),
 		TEST(full_store_gives_no_parcel_and_recovers_when_there_is_room),
 		TEST(full_store_is_not_tried_at_every_event),

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vault/proof.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/time.h"
+#include "vault/vault.h"
+
+void proof_begin(struct vault *vault)
+{
+	int proof[2];
+
+	if (vault->store_max != STORE_MAX_UNKNOWN ||
+	    pipe2(proof, O_CLOEXEC | O_NONBLOCK) < 0)
+		return;
+	if (store_put(proof[1], STORE_NAME_PROOF) < 0)
+		proof[0] = fd_close(proof[0]);
+	(void)fd_close(proof[1]);
+	vault->proof_fd = proof[0];
+	vault->proof_usec = time_now_usec() + PROOF_USEC;
+}
+
+bool proof_end(struct vault *vault)
+{
+	struct pollfd p = {.fd = vault->proof_fd, .events = POLLIN};
+
+	if (vault->proof_fd < 0)
+		return false;
+	vault->stores_nothing = poll(&p, 1, 0) > 0 && (p.revents & POLLHUP);
+	/* If this fails the next start removes it */
+	(void)store_remove(STORE_NAME_PROOF);
+	vault->proof_fd = fd_close(vault->proof_fd);
+	return !vault->stores_nothing;
+}
+
+void proof_look(struct vault *vault)
+{
+	if (vault->proof_fd >= 0 && time_now_usec() >= vault->proof_usec)
+		(void)proof_end(vault);
+}
