@@ -30,7 +30,7 @@
 	"/etc/holdfast/NAME.conf with SERVICE=relay, and restart the service; no "         \
 	"connection is lost"
 
-/* How long a process that can't start at all lives on before it says so by its end. */
+/* How long a process that can't serve lives on before it says so by its end. */
 #define RESTART_DELAY_SEC 1
 
 static void set_listener_flags(int fd, const struct options *options)

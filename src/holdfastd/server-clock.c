@@ -72,12 +72,14 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *userdata)
 
 	vault_tick(server->shared.vault);
 	takeover_look(server->takeover);
+	if (sd_event_get_exit_code(server->event, &r) >= 0)
+		return 0;
 	if (server->shared.vault->stores_nothing) {
+		/* Whoever is still in the backlog stays there */
+		server_halt();
 		server_say_stores_nothing();
 		return sd_event_exit(server->event, EXIT_STATUS_USAGE);
 	}
-	if (sd_event_get_exit_code(server->event, &r) >= 0)
-		return 0;
 	server_set_status(server);
 	server->shared.vault->ledger.header->alive_usec = time_now_usec();
 	if (time_now_usec() - server->started_usec > SETTLED_USEC)

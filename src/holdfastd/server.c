@@ -254,6 +254,8 @@ static int stock_vault(struct server *server)
 	if (was_empty)
 		proof_begin(vault);
 	r = vault_stock_wait(vault, STOCK_TIMEOUT_USEC);
+	if (vault->stores_nothing)
+		r = -ENOSPC;
 	if (r != -ENOSPC)
 		return r;
 	if (was_empty) {
@@ -412,13 +414,13 @@ int server_run(const struct options *options, const struct inheritance *inherita
 		r = EXIT_FAILURE;
 	}
 	control_flush(server->control, CONTROL_FLUSH_USEC);
+	/* Lines only: what matters is in the store already */
+	log_flush(100 * USEC_PER_MSEC);
 	if (server->is_handed_over) {
 		takeover_make_way(server->takeover);
 		leisure_begin(NULL);
 		worker_let_go_all(&server->shared, time_now_usec() + LET_GO_USEC_MAX);
 	}
-	/* Lines only: what matters is in the store already */
-	log_flush(100 * USEC_PER_MSEC);
 	return r;
 }
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "vault/give.h"
 
+#include <errno.h>
+
 #include "vault/proof.h"
 
 /*
@@ -17,6 +19,8 @@ int give_begin(struct vault *vault)
 			return r;
 	}
 	(void)proof_end(vault);
+	if (vault->stores_nothing)
+		return -ENOSPC;
 	for (uint32_t i = 0; i < vault->changes.n_words; i++)
 		(void)changes_take(&vault->changes, i);
 	for (uint32_t i = 0; i < vault->parcels_end; i++)

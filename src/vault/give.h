@@ -18,7 +18,8 @@
 
 /*
  * Begins to note changes, and stops sweeping. vault->ledger.fd and vault->changes.fd are
- * for the successor. Returns 0 or a negative errno.
+ * for the successor. Returns 0, -ENOSPC if the manager stores nothing (proof.h), or
+ * another negative errno.
  */
 int give_begin(struct vault *vault);
 

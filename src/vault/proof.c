@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "base/time.h"
 #include "vault/vault.h"
 
 void proof_begin(struct vault *vault)
@@ -20,7 +19,6 @@ void proof_begin(struct vault *vault)
 		proof[0] = fd_close(proof[0]);
 	(void)fd_close(proof[1]);
 	vault->proof_fd = proof[0];
-	vault->proof_usec = time_now_usec() + PROOF_USEC;
 }
 
 bool proof_end(struct vault *vault)
@@ -38,6 +36,6 @@ bool proof_end(struct vault *vault)
 
 void proof_look(struct vault *vault)
 {
-	if (vault->proof_fd >= 0 && time_now_usec() >= vault->proof_usec)
+	if (vault->proof_fd >= 0 && ++vault->n_proof_looks >= PROOF_LOOKS)
 		(void)proof_end(vault);
 }

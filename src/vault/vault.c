@@ -209,6 +209,8 @@ static void note_refused(struct vault *vault)
 		vault->n_batch /= 2;
 		return;
 	}
+	if (proof_end(vault))
+		return;
 	vault->full = true;
 	vault->retry_usec = time_now_usec() + vault->retry_delay_usec;
 	if (vault->retry_delay_usec < VAULT_RETRY_USEC_MAX)
@@ -327,8 +329,7 @@ static void probe_answered(struct vault *vault)
 		hand_out_uploaded(vault);
 	} else {
 		drop_uploaded(vault);
-		if (!proof_end(vault))
-			note_refused(vault);
+		note_refused(vault);
 	}
 }
 

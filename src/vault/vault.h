@@ -101,7 +101,7 @@ struct vault {
 	int event_fd; /* poked by the packers */
 	struct store_probe probe;
 	int proof_fd; /* -EBADF: nothing is to be proved (any more); see proof.h */
-	uint64_t proof_usec;
+	unsigned n_proof_looks;
 	bool stores_nothing; /* the manager was found to */
 	uint32_t n_spares_wanted;
 	uint32_t n_packers; /* with the main thread's */
