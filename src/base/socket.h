@@ -62,7 +62,10 @@ bool socket_is_tcp(int fd);
 /* Whether the next byte to be read is an urgent one (SIOCATMARK). */
 bool socket_is_at_urgent(int fd);
 
-/* "127.0.0.1:8888", "[::1]:8888", "/path", "@abstract" or "unnamed" in ret_text[size]. */
+/*
+ * "127.0.0.1:8888", "[::1]:8888", "/path", "@abstract" or "unnamed" in ret_text[size], with
+ * a question mark for each byte that is not printable ASCII: an AF_UNIX name may have any.
+ */
 void socket_format_peer(int fd, char *ret_text, size_t size);
 void socket_format_local(int fd, char *ret_text, size_t size);
 #define SOCKET_NAME_SIZE 128

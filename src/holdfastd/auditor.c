@@ -57,10 +57,6 @@ static void list_flow(struct auditor *auditor, const struct connection *connecti
 	row->found = *found;
 	socket_format_peer(connection->peers[PEER_CLIENT].fd, row->peer,
 			   sizeof(row->peer));
-	/* D-Bus takes no text but UTF-8, and a path may be anything */
-	for (char *c = row->peer; *c; c++)
-		if ((unsigned char)*c >= 0x80)
-			*c = '?';
 }
 
 static void audit_one(struct part *part, struct connection *connection)

@@ -1,40 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "holdfastd/report.h"
 
-#include <stdio.h>
-
 #include "holdfastd/connection.h"
 #include "holdfastd/worker.h"
-
-/* A peer may have bound its socket to a name with a terminal's codes in it. */
-static void make_printable(const char *name, char ret_text[static SOCKET_NAME_SIZE])
-{
-	size_t n = 0;
-
-	for (; *name && n + sizeof("\\x00") <= SOCKET_NAME_SIZE; name++)
-		if (*name >= ' ' && *name <= '~' && *name != '\\')
-			ret_text[n++] = *name;
-		else
-			n += (size_t)sprintf(ret_text + n, "\\x%02x",
-					     (unsigned char)*name);
-	ret_text[n] = '\0';
-}
 
 static void name_peers(const struct connection *connection,
 		       struct connection_report *report)
 {
 	int client = connection->peers[PEER_CLIENT].fd;
 	int upstream = connection->peers[PEER_UPSTREAM].fd;
-	char name[SOCKET_NAME_SIZE];
 
-	socket_format_peer(client, name, sizeof(name));
-	make_printable(name, report->peer);
-	socket_format_local(client, name, sizeof(name));
-	make_printable(name, report->listener);
-	if (upstream < 0)
-		return;
-	socket_format_peer(upstream, name, sizeof(name));
-	make_printable(name, report->upstream);
+	socket_format_peer(client, report->peer, sizeof(report->peer));
+	socket_format_local(client, report->listener, sizeof(report->listener));
+	if (upstream >= 0)
+		socket_format_peer(upstream, report->upstream, sizeof(report->upstream));
 }
 
 static void count_bytes(const struct connection *connection,

@@ -224,6 +224,21 @@ def test_names_of_peers_are_shown_as_text_of_one_line(stage):
         client.connect(path)
         assert echoes(client)
         assert f" @holdfast-test {os.getpid()}???: " in audited.audit("--all").stdout
+        listed = audited.ctl("list", f"--socket={audited.path}").stdout
+        assert f" @holdfast-test {os.getpid()}??? " in listed
+
+
+@pytest.mark.stages("keeper")
+def test_connections_are_shown_in_the_order_of_their_numbers(stage):
+    """Whichever worker has them."""
+    audited = Audited(stage, options=["--threads=4"])
+    connections = audited.instance.connect_many(40)
+    for connection in connections:
+        assert echoes(connection)
+    shown = re.findall(r"^ *([0-9]+) +echo ", audited.audit("--all").stdout, re.M)
+    assert shown == [str(n) for n in range(1, 41)]
+    for connection in connections:
+        connection.close()
 
 
 def test_each_direction_is_shown_with_its_figures(stage):

@@ -98,6 +98,24 @@ def test_listener_without_a_store_is_not_served():
     assert "No service manager would keep the connections ($NOTIFY_SOCKET" in result.stderr
 
 
+def test_names_that_do_not_fit_what_was_passed_are_told():
+    """A colon in FileDescriptorName= looks like one more name."""
+    program = stages.built_program("holdfastd")
+    environment = "LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=two:names"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        result = subprocess.run(
+            ["sh", "-c", f"{environment} exec {program} log 3<&0"],
+            stdin=listener,
+            capture_output=True,
+            text=True,
+            timeout=stages.PATIENCE_SECONDS,
+            env={},
+            check=False,
+        )
+    assert result.returncode == 1
+    assert "(does a FileDescriptorName= have a colon?)" in result.stderr
+
+
 def test_help_and_version():
     assert run(["--help"]).returncode == 0
     assert "--exit-idle-time=TIME" in run(["--help"]).stdout

@@ -372,6 +372,26 @@ static void byte_put_into_the_pipe_is_wrong(void **state)
 	expect(stage, AUDIT_WRONG);
 }
 
+static void count_that_is_not_the_pipes_is_wrong(void **state)
+{
+	struct stage *stage = *state;
+	struct flow *flow = flow_of(stage, 0);
+	int fd;
+
+	take(stage, 0, "01234");
+	flow->pending++;
+	expect(stage, AUDIT_WRONG);
+	assert_string_equal(audit_as(stage, AUDIT_SERVING).flows[0].why,
+			    "its pipe holds what nobody has put");
+	flow->pending--;
+	expect(stage, AUDIT_RIGHT);
+	/* One that can't be asked is not taken for empty */
+	fd = flow->pipe->fd;
+	flow->pipe->fd = -EBADF;
+	expect(stage, AUDIT_WRONG);
+	flow->pipe->fd = fd;
+}
+
 static void byte_that_bypasses_a_relay_is_wrong(void **state)
 {
 	struct stage *stage = *state;
@@ -433,6 +453,7 @@ int main(void)
 		TEST(echo, damaged_count_is_wrong),
 		TEST(relay, byte_stolen_from_the_pipe_is_wrong),
 		TEST(echo, byte_put_into_the_pipe_is_wrong),
+		TEST(echo, count_that_is_not_the_pipes_is_wrong),
 		TEST(relay, byte_that_bypasses_a_relay_is_wrong),
 		TEST(unix, unix_sockets_are_not_audited),
 		TEST(relay, flow_into_a_failed_side_is_not_audited),

@@ -70,7 +70,7 @@ static void remove_place(const struct place *place)
 
 static void write_file(const struct place *place, const char *name, const char *text)
 {
-	char path[256];
+	char path[512]; /* a name may be long */
 	int fd;
 
 	(void)snprintf(path, sizeof(path), "%s/%s", place->configuration, name);
@@ -210,6 +210,26 @@ static void huge_files_are_not_read(void **state)
 	remove_place(&place);
 }
 
+/* As the longest name of a unit is with the directory's .d behind it. */
+static void name_that_is_too_long_for_a_drop_in_is_said(void **state)
+{
+	struct place place;
+	char name[255 - sizeof("holdfast@.service") + sizeof(".conf") + 1];
+
+	(void)state;
+	make_place(&place);
+	write_file(&place, "5432.conf", "SERVICE=relay db:5432\n");
+	memset(name, 'a', sizeof(name) - 1);
+	memcpy(name + sizeof(name) - sizeof(".conf"), ".conf", sizeof(".conf"));
+	write_file(&place, name, "SERVICE=relay db:5432\n");
+	generate(&place);
+	assert_true(has_drop_in(&place, "holdfast@5432.service"));
+	assert_int_equal(n_failed, 1);
+	assert_string_equal(failed_name, name);
+	assert_int_equal(failed_error, -ENAMETOOLONG);
+	remove_place(&place);
+}
+
 static void missing_units_directory_is_said(void **state)
 {
 	struct place place;
@@ -235,6 +255,7 @@ int main(void)
 		cmocka_unit_test(no_configuration_is_no_failure),
 		cmocka_unit_test(what_can_not_be_read_stops_no_other),
 		cmocka_unit_test(huge_files_are_not_read),
+		cmocka_unit_test(name_that_is_too_long_for_a_drop_in_is_said),
 		cmocka_unit_test(missing_units_directory_is_said),
 	};
 
