@@ -1,24 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "vault/proof.h"
 
-#include <fcntl.h>
 #include <poll.h>
-#include <unistd.h>
 
 #include "base/fd.h"
 #include "vault/vault.h"
 
 void proof_begin(struct vault *vault)
 {
-	int proof[2];
-
-	if (vault->store_max != STORE_MAX_UNKNOWN ||
-	    pipe2(proof, O_CLOEXEC | O_NONBLOCK) < 0)
-		return;
-	if (store_put(proof[1], STORE_NAME_PROOF) < 0)
-		proof[0] = fd_close(proof[0]);
-	(void)fd_close(proof[1]);
-	vault->proof_fd = proof[0];
+	if (vault->store_max == STORE_MAX_UNKNOWN)
+		(void)store_put_pipe(STORE_NAME_PROOF, &vault->proof_fd);
 }
 
 bool proof_end(struct vault *vault)

@@ -57,32 +57,38 @@ int store_remove(const char *name)
 	return notify(state, NULL, 0);
 }
 
+int store_put_pipe(const char *name, int *ret_fd)
+{
+	int pipe[2], r;
+
+	if (pipe2(pipe, O_CLOEXEC | O_NONBLOCK) < 0)
+		return -errno;
+	r = store_put(pipe[1], name);
+	(void)fd_close(pipe[1]);
+	if (r < 0)
+		(void)fd_close(pipe[0]);
+	else
+		*ret_fd = pipe[0];
+	return r;
+}
+
 int store_probe_start(struct store_probe *ret_probe)
 {
-	int probe[2], barrier[2], r;
+	int probe_fd = -EBADF, barrier[2], r;
 
-	if (pipe2(probe, O_CLOEXEC | O_NONBLOCK) < 0)
+	if (pipe2(barrier, O_CLOEXEC | O_NONBLOCK) < 0)
 		return -errno;
-	if (pipe2(barrier, O_CLOEXEC | O_NONBLOCK) < 0) {
-		r = -errno;
-		goto close_probe;
-	}
-	r = store_put(probe[1], STORE_NAME_PROBE);
+	r = store_put_pipe(STORE_NAME_PROBE, &probe_fd);
 	if (r == 0)
 		r = notify("BARRIER=1", &barrier[1], 1);
 	(void)fd_close(barrier[1]);
 	if (r < 0) {
 		(void)fd_close(barrier[0]);
-		goto close_probe;
+		(void)fd_close(probe_fd);
+		return r;
 	}
-	(void)fd_close(probe[1]);
-	*ret_probe = (struct store_probe){.barrier_fd = barrier[0], .probe_fd = probe[0]};
+	*ret_probe = (struct store_probe){.barrier_fd = barrier[0], .probe_fd = probe_fd};
 	return 0;
-
-close_probe:
-	(void)fd_close(probe[0]);
-	(void)fd_close(probe[1]);
-	return r;
 }
 
 bool store_probe_finish(struct store_probe *probe)

@@ -47,6 +47,13 @@ int store_put(int fd, const char *name);
 /* Removes every fd of that name. Returns like store_put(). */
 int store_remove(const char *name);
 
+/*
+ * Stores the write end of a new pipe under name. *ret_fd is the read end, the caller's:
+ * it hangs up when the manager does not have the other. Returns like store_put(), or the
+ * negative errno of pipe2(2).
+ */
+int store_put_pipe(const char *name, int *ret_fd);
+
 /* A probe under way. Both fds are -EBADF while there is none. */
 struct store_probe {
 	int barrier_fd; /* readable (POLLHUP) when the manager has read all that was sent */

@@ -81,12 +81,12 @@ def test_start_by_hand_says_how_to_start_it():
     assert "systemctl enable --now holdfast@8888.socket" in result.stderr
 
 
-def test_listener_without_a_store_is_not_served():
-    """As systemd-socket-activate passes it; $LISTEN_PID has to be the process's own."""
+def run_activated(environment=""):
+    """As systemd-socket-activate passes a listener; $LISTEN_PID has to be the process's own."""
     program = stages.built_program("holdfastd")
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        result = subprocess.run(
-            ["sh", "-c", f"LISTEN_PID=$$ LISTEN_FDS=1 exec {program} log 3<&0"],
+        return subprocess.run(
+            ["sh", "-c", f"LISTEN_PID=$$ LISTEN_FDS=1 {environment} exec {program} log 3<&0"],
             stdin=listener,
             capture_output=True,
             text=True,
@@ -94,24 +94,17 @@ def test_listener_without_a_store_is_not_served():
             env={},
             check=False,
         )
+
+
+def test_listener_without_a_store_is_not_served():
+    result = run_activated()
     assert result.returncode == 2
     assert "No service manager would keep the connections ($NOTIFY_SOCKET" in result.stderr
 
 
 def test_names_that_do_not_fit_what_was_passed_are_told():
     """A colon in FileDescriptorName= looks like one more name."""
-    program = stages.built_program("holdfastd")
-    environment = "LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=two:names"
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        result = subprocess.run(
-            ["sh", "-c", f"{environment} exec {program} log 3<&0"],
-            stdin=listener,
-            capture_output=True,
-            text=True,
-            timeout=stages.PATIENCE_SECONDS,
-            env={},
-            check=False,
-        )
+    result = run_activated("LISTEN_FDNAMES=two:names")
     assert result.returncode == 1
     assert "(does a FileDescriptorName= have a colon?)" in result.stderr
 
