@@ -133,6 +133,20 @@ def test_new_process_gets_ready_on_a_cpu_that_the_workers_leave_to_it(stage, pro
         assert echoes(client)
 
 
+def test_takeover_on_one_cpu(stage):
+    """There is none to leave to the new process, nor to the old one for its end."""
+    instance = stage.start("echo")
+    cpu = min(os.sched_getaffinity(0))
+    for task in tasks_of(instance):
+        os.sched_setaffinity(int(task.name), {cpu})
+    with instance.connect() as client:
+        for _ in range(2):
+            instance.takeover()
+            assert echoes(client)
+    found = cpus(tasks_of(instance))
+    assert set().union(*found.values()) == {frozenset({cpu})}
+
+
 def test_takeover_of_nothing_receives_nothing(stage):
     instance = stage.start("log")
     instance.takeover()

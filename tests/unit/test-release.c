@@ -163,6 +163,37 @@ static int end_that_came_already_takes_nothing(struct scene *scene)
 	return EXIT_SUCCESS;
 }
 
+static int cpus_that_were_not_divided_stay(struct scene *scene)
+{
+	pid_t old = old_new(scene);
+
+	scene->cpus.one = scene->cpus.all;
+	begin(scene, old);
+	release(scene);
+	/* Nothing more is to be heard of the old one, which must not wait for it */
+	assert_true(wait_for(scene->pair[0], 0) & POLLHUP);
+	old_end(old);
+	assert_true(has_cpus(scene, &scene->cpus.all));
+	return EXIT_SUCCESS;
+}
+
+/* As of an old process that is dead, the kernel tells nothing of it. */
+static int cpus_of_nobody_are_all(struct scene *scene)
+{
+	int socket_of_nobody = must(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+	cpu_set_t cpus;
+
+	leisure_begin(&scene->cpus);
+	leisure_learn(socket_of_nobody);
+	leisure_end();
+	(void)close(socket_of_nobody);
+	(void)must(sched_getaffinity(0, sizeof(cpus), &cpus));
+	/* More, if this test was given some only */
+	CPU_AND(&cpus, &cpus, &scene->cpus.all);
+	assert_true(CPU_EQUAL(&cpus, &scene->cpus.all));
+	return EXIT_SUCCESS;
+}
+
 /* run: in a process that somebody with all CPUs has made a socket pair for. */
 static void run_apart(int (*run)(struct scene *scene))
 {
@@ -207,12 +238,26 @@ static void process_that_has_gone_is_left_nothing(void **state)
 	run_apart(end_that_came_already_takes_nothing);
 }
 
+static void undivided_cpus_are_left_alone(void **state)
+{
+	(void)state;
+	run_apart(cpus_that_were_not_divided_stay);
+}
+
+static void process_that_nobody_knows_gets_all_cpus(void **state)
+{
+	(void)state;
+	run_apart(cpus_of_nobody_are_all);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(workers_leave_a_cpu_to_the_exit),
 		cmocka_unit_test(workers_wait_no_longer_than_they_may),
 		cmocka_unit_test(process_that_has_gone_is_left_nothing),
+		cmocka_unit_test(undivided_cpus_are_left_alone),
+		cmocka_unit_test(process_that_nobody_knows_gets_all_cpus),
 	};
 
 	return UNIT_RUN("release", tests);
