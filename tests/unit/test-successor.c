@@ -350,6 +350,45 @@ static void offer_that_was_withdrawn_is_not_taken(void **state)
 	expect_both_live(scene);
 }
 
+/* What is looked at again comes at the list's end, out of the order in which they end. */
+static void idle_ones_are_in_the_order_of_their_times(void **state)
+{
+	static const struct options options = {.idle_timeout_usec = USEC_PER_SEC};
+	static struct shared shared = {.options = &options};
+	static struct worker worker = {.shared = &shared};
+	static struct connection connections[] = {
+		{.state = CONNECTION_OPEN, .active_usec = 30},
+		{.state = CONNECTION_OPEN, .active_usec = 10},
+		{.state = CONNECTION_OPEN, .active_usec = 20},
+	};
+	static const uint64_t times[] = {5, 15, 20, 30, 40};
+	static struct connection late = {.state = CONNECTION_OPEN};
+	static struct connection lingering = {.state = CONNECTION_LINGERING};
+	const struct connection *connection;
+
+	(void)state;
+	TAILQ_INIT(&worker.idle);
+	for (size_t i = 0; i < N_ELEMENTS(connections); i++)
+		worker_set_idle(&worker, &connections[i]);
+	assert_int_equal(worker_sort_idle(&worker), 0);
+	worker_place_idle(&worker, &lingering);
+	for (size_t i = 0; i < N_ELEMENTS(times); i++) {
+		uint64_t before = 0;
+		size_t n = 0;
+
+		late.active_usec = times[i];
+		worker_set_idle(&worker, &late);
+		worker_place_idle(&worker, &late);
+		TAILQ_FOREACH(connection, &worker.idle, timer_entry)
+		{
+			assert_true(connection->active_usec >= before);
+			before = connection->active_usec;
+			n++;
+		}
+		assert_int_equal(n, N_ELEMENTS(connections) + 1);
+	}
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -361,6 +400,7 @@ int main(void)
 		TEST(half_of_a_change_is_made_good),
 		TEST(successor_ends_with_the_process_it_follows),
 		TEST(offer_that_was_withdrawn_is_not_taken),
+		cmocka_unit_test(idle_ones_are_in_the_order_of_their_times),
 	};
 
 	return UNIT_RUN("successor", tests);
