@@ -78,16 +78,20 @@ static void take_urgent(struct flow *flow)
  * Carries the byte at the urgent mark into the pipe by hand. The ledger says first that
  * it is in hand, where it is in the stream, and how much the pipe held: so flow_settle()
  * can tell whether it is in the pipe, and whether it is still in the socket as well.
+ * Returns 1, 0 where the stream has ended, -EAGAIN, or the error of the source.
  */
 static ssize_t pass_urgent(struct flow *flow)
 {
 	struct ledger_flow *record = flow_record(flow);
 	struct socket_counts counts;
+	ssize_t n;
 	char byte;
 
 	flow->source->urgent = false;
-	if (recv(flow->source->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) != 1)
-		return -EAGAIN;
+	n = recv(flow->source->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+	if (n != 1)
+		/* No byte: a peer can make the mark one behind its end */
+		return n < 0 ? -errno : 0;
 	if (socket_get_counts(flow->source->fd, &counts) < 0)
 		return -EAGAIN;
 	record->urgent_at = counts.n_taken - (counts.has_fin ? 1 : 0);
@@ -225,6 +229,8 @@ static ssize_t fill_past_urgent(struct flow *flow, size_t max)
 	if (socket_is_at_urgent(flow->source->fd)) {
 		ssize_t passed = pass_urgent(flow);
 
+		if (is_error(passed))
+			peer_fail(flow->source);
 		return passed > 0 || !is_error(n) ? passed : n;
 	}
 	return n;

@@ -13,6 +13,7 @@
  */
 
 #include "check.h"
+#include "urgent-pointer.h"
 
 static void urgent_pair(bool inline_urgent, int *ret_ours, int *ret_peer)
 {
@@ -123,6 +124,30 @@ static void urgent_byte_and_fin(void)
 	check_equal(peek(ours), 0, "fin: and to a recv that peeks");
 }
 
+/*
+ * The other trap: a peer can make the mark one that no byte is at, such as the place
+ * behind its FIN. There splice tells the end, and SIOCATMARK is 1 for ever.
+ */
+static void mark_behind_the_fin(void)
+{
+	int ours, peer, pipe_fd = pipe_of_one_fd();
+
+	tcp_pair(&ours, &peer);
+	set_option(ours, SOL_SOCKET, SO_OOBINLINE, 1);
+	if (urgent_point_at(peer, 2) < 0) {
+		check_skip("a mark behind the FIN", strerror(errno));
+		return;
+	}
+	(void)must(shutdown(peer, SHUT_WR), "shutdown");
+	check_equal(wait_for(ours, POLLRDHUP), POLLRDHUP, "behind: the FIN arrives");
+	check_equal(ask(ours, SIOCATMARK), 0, "behind: SIOCATMARK is 0 before it");
+	check_equal(move_bytes(ours, pipe_fd, 100), 0, "behind: splice gives 0");
+	check_equal(ask(ours, SIOCATMARK), 1, "behind: SIOCATMARK is 1 then");
+	check_equal(peek(ours), 0, "behind: a recv that peeks says that it is the end");
+	check_equal(move_bytes(ours, pipe_fd, 100), 0, "behind: splice gives 0 again");
+	check_equal(ask(ours, SIOCATMARK), 1, "behind: and SIOCATMARK is 1 again");
+}
+
 /* After an RST it gives the error, then 0, and the bytes can still be had. */
 static void urgent_byte_and_reset(void)
 {
@@ -185,6 +210,7 @@ int main(void)
 	inline_recv_around_the_mark();
 	urgent_byte_first();
 	urgent_byte_and_fin();
+	mark_behind_the_fin();
 	urgent_byte_and_reset();
 	two_urgent_bytes();
 	urgent_byte_not_inline();

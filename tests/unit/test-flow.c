@@ -22,6 +22,7 @@
 #include "base/socket.h"
 #include "holdfastd/flow.h"
 #include "house.h"
+#include "../kernel/urgent-pointer.h"
 
 struct stage {
 	struct house *house;
@@ -678,6 +679,46 @@ static void urgent_byte_alone_before_the_end_is_carried(void **state)
 	assert_false(stage->source.failed);
 }
 
+/* Which a peer can do that makes its own segments: no byte is at such a mark. */
+static void mark_behind_the_end(struct stage *stage)
+{
+	if (urgent_point_at(stage->from, 2) < 0) {
+		assert_int_equal(errno, EPERM);
+		skip();
+	}
+	end_source(stage);
+}
+
+static void mark_behind_the_end_hides_no_end(void **state)
+{
+	struct stage *stage = *state;
+
+	send_text(stage, "before");
+	assert_int_equal(fill(stage), 6);
+	mark_behind_the_end(stage);
+	/* Where a pipe is lent, it is splice that learns of the end */
+	assert_int_equal(fill(stage), 0);
+	assert_int_equal(stage->flow.state, FLOW_ENDING);
+	move_all(stage);
+	assert_int_equal(stage->flow.state, FLOW_ENDED);
+	assert_false(stage->source.failed);
+	expect_text(stage->to, "before");
+	expect_end(stage->to);
+}
+
+/* What has hung up is never asked of epoll again. */
+static void mark_behind_the_end_of_what_hung_up_hides_no_end(void **state)
+{
+	struct stage *stage = *state;
+
+	(void)must(shutdown(stage->source.fd, SHUT_WR));
+	mark_behind_the_end(stage);
+	peer_note_events(&stage->source, POLLHUP);
+	assert_int_equal(flow_move(&stage->flow, &stage->house->pipes), FLOW_WAITS);
+	assert_int_equal(stage->flow.state, FLOW_ENDED);
+	expect_end(stage->to);
+}
+
 static void urgent_byte_before_a_reset_is_carried(void **state)
 {
 	struct stage *stage = *state;
@@ -952,6 +993,8 @@ int main(void)
 		TCP(urgent_byte_is_carried_in_its_place),
 		TCP(urgent_byte_before_the_end_is_carried),
 		TCP(urgent_byte_alone_before_the_end_is_carried),
+		TCP(mark_behind_the_end_hides_no_end),
+		TCP(mark_behind_the_end_of_what_hung_up_hides_no_end),
 		TCP(urgent_byte_before_a_reset_is_carried),
 		TCP(urgent_byte_waits_where_the_pipe_is_full),
 		TCP(urgent_byte_is_carried_once_under_signals),
