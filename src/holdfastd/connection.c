@@ -143,6 +143,7 @@ static void note_failure(struct connection *connection)
 static void move(struct connection *connection)
 {
 	struct worker *worker = connection->worker;
+	uint64_t pending = connection_pending(connection);
 
 	for (unsigned i = 0; i < connection->n_flows; i++) {
 		struct flow *flow = &connection->flows[i];
@@ -154,7 +155,10 @@ static void move(struct connection *connection)
 		else if (r == FLOW_NEEDS_PIPE)
 			worker_wait_for_pipe(worker, connection);
 	}
-	if (n_moved(connection) != connection->n_moved_noted)
+	/* What was read has moved as well, though it may stay in its pipe for long: a
+	 * line of the log that has no end yet */
+	if (n_moved(connection) != connection->n_moved_noted ||
+	    connection_pending(connection) > pending)
 		note_moved(connection);
 	if (connection_has_failed(connection) && !connection->failure_noted)
 		note_failure(connection);

@@ -413,9 +413,10 @@ void flow_kill(struct flow *flow, struct pipe_pool *pool)
 	flow->pending = 0;
 }
 
-ssize_t flow_peek(const struct flow *flow, int scratch, void *buffer, size_t size)
+static ssize_t peek_once(const struct flow *flow, int scratch, void *buffer,
+			 size_t wanted)
 {
-	size_t wanted = size < flow->pending ? size : flow->pending, n_read = 0;
+	size_t n_read = 0;
 	ssize_t n;
 
 	do
@@ -431,6 +432,19 @@ ssize_t flow_peek(const struct flow *flow, int scratch, void *buffer, size_t siz
 		if (r > 0)
 			n_read += (size_t)r;
 	}
+	return n;
+}
+
+ssize_t flow_peek(const struct flow *flow, int scratch, void *buffer, size_t size)
+{
+	size_t wanted = size < flow->pending ? size : flow->pending;
+	ssize_t n = peek_once(flow, scratch, buffer, wanted);
+
+	/* It may have been made, or the other taken up, when there was less room for
+	 * pipes */
+	if (n >= 0 && (size_t)n < wanted &&
+	    fcntl(scratch, F_SETPIPE_SZ, flow->pipe->size) >= 0)
+		n = peek_once(flow, scratch, buffer, wanted);
 	return n;
 }
 

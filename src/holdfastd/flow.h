@@ -112,8 +112,9 @@ int flow_repack(struct flow *flow, struct pipe_pool *pool, int scratch);
 
 /*
  * Copies the first up to size pending bytes to buffer, and leaves them in the pipe.
- * scratch is an empty pipe of both ends, non-blocking, and empty again afterwards. It
- * should have as many slots as any pool pipe: what does not fit is not copied. Returns
- * the number of bytes or a negative errno.
+ * scratch is an empty pipe of both ends, non-blocking, and empty again afterwards. It is
+ * given as many slots as the lent pipe has, but where the user may have no more of them
+ * (fs.pipe-user-pages-soft of pipe(7)): what does not fit is not copied. Returns the
+ * number of bytes or a negative errno.
  */
 ssize_t flow_peek(const struct flow *flow, int scratch, void *buffer, size_t size);

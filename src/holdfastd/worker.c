@@ -271,8 +271,8 @@ static int make_scratch(struct worker *worker)
 	r = pipe_open_both_ends(&worker->scratch_fd);
 	if (r < 0)
 		return r;
-	/* As many slots as the largest pool pipe; less only shortens what is copied at
-	 * once */
+	/* As many slots as the largest pool pipe; where there are less, flow_peek() asks
+	 * for them again */
 	(void)fcntl(worker->scratch_fd, F_SETPIPE_SZ, PIPES_LARGE_SIZE);
 	return 0;
 }

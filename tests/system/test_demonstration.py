@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The demonstration that the project grew from, row by row, by restarts in place of a fork."""
 
+import contextlib
+import fcntl
 import os
 import pathlib
 import re
+import shlex
 import socket
 import time
 
 import pytest
 
 import disturbances
+import stages
 
 VALUE = r"pid: (\d+), conn read (\d+) bytes, val: \[([\d ]+)\]$"
 
@@ -110,6 +114,14 @@ def wait_until_read(instance, client):
     raise TimeoutError("the service has not read what was sent")
 
 
+def send_apart(instance, client, pieces):
+    """Each in a segment of its own, which takes a slot of the pipe."""
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for piece in pieces:
+        client.sendall(piece)
+        wait_until_read(instance, client)
+
+
 def test_line_without_an_end_is_logged_when_the_client_ends(stage):
     instance = stage.start("log", options=["--frame=line"])
     with instance.connect() as client:
@@ -122,12 +134,55 @@ def test_line_that_comes_byte_by_byte_is_one_entry(stage):
     instance = stage.start("log", options=["--frame=line"])
     text = bytes(ord("a") + i % 26 for i in range(300))
     with instance.connect() as client:
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for i in range(len(text)):
-            client.sendall(text[i : i + 1])
-            wait_until_read(instance, client)
+        send_apart(instance, client, [text[i : i + 1] for i in range(len(text))])
         client.sendall(b"\n")
         instance.wait_line(rf"conn read 301 bytes, line: {text.decode()}$")
+
+
+@contextlib.contextmanager
+def no_room_for_pipes():
+    """This user has as many as it may, so that new ones are of two slots."""
+    limit = int(pathlib.Path("/proc/sys/fs/pipe-user-pages-soft").read_text(encoding="ascii"))
+    if limit == 0:
+        pytest.skip("users may have any number of pipes here")
+    size = 1 << 20
+    fds = []
+    try:
+        for _ in range(limit * os.sysconf("SC_PAGE_SIZE") // size + 1):
+            fds.extend(os.pipe())
+            fcntl.fcntl(fds[-1], fcntl.F_SETPIPE_SZ, size)
+        yield
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+@pytest.mark.stages("keeper")
+def test_no_line_waits_for_room_for_pipes(stage, tmp_path):
+    """A line that can't be looked at as a whole is logged in pieces."""
+    program = tmp_path / "holdfastd"
+    unprivileged = ["setpriv", "--bounding-set=-sys_admin,-sys_resource"]
+    command = shlex.join([*unprivileged, stages.built_program("holdfastd")])
+    program.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="ascii")
+    program.chmod(0o755)
+    instance = stage.start("log", options=["--frame=line"], program=str(program))
+    pieces = [b"piece %d, " % i for i in range(20)]
+    line = b"".join(pieces).decode() + "end"
+    with instance.connect() as client:
+        send_apart(instance, client, pieces)
+        with no_room_for_pipes():
+            since = instance.mark()
+            instance.kill()
+            client.sendall(b"end\n")
+            instance.wait_line("line: .*end$", since=since)
+            found = [re.search("line: (.*)", text) for text in instance.lines(since)]
+            assert "".join(match[1] for match in found if match) == line
+            client.sendall(b"next line\n")
+            instance.wait_line("line: next line$")
+        since = instance.mark()
+        send_apart(instance, client, pieces)
+        client.sendall(b"end\n")
+        instance.wait_line(f"line: {line}$", since=since)
 
 
 def test_control_characters_can_not_forge_a_line(stage):

@@ -209,6 +209,17 @@ def test_busy_log_connection_is_not_idle(stage):
         instance.wait_line(r"val: \[101 110 100 ")
 
 
+def test_line_that_grows_is_not_idle(stage):
+    """What waits for the line's end in the store has moved, too."""
+    instance = stage.start("log", options=["--frame=line", "--idle-timeout=3s"])
+    with instance.connect() as client:
+        for _ in range(10):
+            client.sendall(b".")
+            assert not select.select([client], [], [], 0.4)[0]
+        client.sendall(b"\n")
+        instance.wait_line(r"line: \.{10}$")
+
+
 @pytest.mark.stages("keeper")
 def test_time_without_a_process_is_not_idle_time(stage):
     import test_streams  # pylint: disable=import-outside-toplevel

@@ -479,6 +479,28 @@ static void killed_flow_discards_its_pipe_with_the_bytes(void **state)
 
 /* ---- for those who empty the pipe themselves ---- */
 
+static void short_scratch_grows_where_it_may(void **state)
+{
+	struct stage *stage = *state;
+	char found[32] = {0};
+	int scratch, page = (int)sysconf(_SC_PAGESIZE);
+
+	assert_int_equal(pipe_open_both_ends(&scratch), 0);
+	assert_int_equal(fcntl(scratch, F_SETPIPE_SZ, page), page);
+	for (size_t i = 0; i < 5; i++) {
+		send_text(stage, "part ");
+		assert_int_equal(fill(stage), 5);
+	}
+	assert_int_equal(flow_peek(&stage->flow, scratch, found, 5), 5);
+	assert_int_equal(fcntl(scratch, F_GETPIPE_SZ), page);
+	assert_int_equal(flow_peek(&stage->flow, scratch, found, sizeof(found)), 25);
+	assert_string_equal(found, "part part part part part ");
+	assert_int_equal(events_now(scratch, POLLIN) & POLLIN, 0);
+	(void)close(scratch);
+	move_all(stage);
+	expect_text(stage->to, found);
+}
+
 static void peeked_bytes_stay_pending(void **state)
 {
 	struct stage *stage = *state;
@@ -984,6 +1006,7 @@ int main(void)
 		BOTH(lost_sink_is_noted_and_what_comes_is_thrown_away),
 		BOTH(killed_flow_discards_its_pipe_with_the_bytes),
 		BOTH(peeked_bytes_stay_pending),
+		BOTH(short_scratch_grows_where_it_may),
 		BOTH(bytes_taken_by_hand_are_noted),
 		TCP(repacking_makes_room_and_keeps_the_bytes),
 		BOTH(repacking_without_another_pipe_changes_nothing),

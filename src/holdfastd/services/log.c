@@ -196,7 +196,10 @@ static bool is_pipe_full(const struct flow *flow)
 	return poll(&p, 1, 0) == 0;
 }
 
-/* How many of the first n pending bytes make an entry; 0: not enough of them yet. */
+/*
+ * How many of the first n pending bytes make an entry; 0: not enough of them yet. n is
+ * less than there are if that is what could be peeked.
+ */
 static size_t entry_size(struct connection *connection, const char *bytes, size_t n)
 {
 	struct worker *worker = connection->worker;
@@ -208,7 +211,8 @@ static size_t entry_size(struct connection *connection, const char *bytes, size_
 	newline = memchr(bytes, '\n', n);
 	if (newline)
 		return (size_t)(newline - bytes) + 1;
-	if (flow->state == FLOW_ENDING || flow->pending >= LOG_LINE_BYTES_MAX)
+	if (flow->state == FLOW_ENDING || flow->pending >= LOG_LINE_BYTES_MAX ||
+	    n < flow->pending)
 		return n;
 	/*
 	 * Crumbs may have filled the slots of the pipe. Where packing them does not help,
