@@ -9,9 +9,17 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "holdfastd/messages.h"
+#include "vault/parcel.h"
 
-/* Fds that are nobody's connection: standard ones, epolls, listeners, logs, spares. */
-#define FILES_RESERVED 64
+/*
+ * Fds that are nobody's connection: standard ones, epolls, listeners, logs, control
+ * clients; and what the next process keeps back while it adopts (vault/adopt.c), since
+ * all that this one serves has to fit beside it.
+ */
+#define FILES_RESERVED (64ul + PARCEL_PACK_FDS_MAX)
+
+/* A worker's: three to wait and to peek with, and the parcel that it fills. */
+#define FILES_PER_THREAD 8ul
 
 /* Files for which there is room from the start, at eight bytes each: 512 KiB. */
 #define FILE_TABLE_MAX 65536ul
@@ -54,11 +62,15 @@ void capacity_grow_file_table(void)
 unsigned capacity_get_connections(const struct options *options, unsigned long files)
 {
 	unsigned per_connection = files_per_connection(options->service);
-	unsigned long most;
+	unsigned long reserved =
+		FILES_RESERVED + FILES_PER_THREAD * capacity_get_threads(options);
+	unsigned long most = files / 4;
 
-	files = files > 2 * FILES_RESERVED ? files - FILES_RESERVED : FILES_RESERVED;
+	/* With a limit that leaves less than that, some are served all the same */
+	if (files > reserved + most)
+		most = files - reserved;
 	/* Two fds for each parcel of PARCEL_ENTRIES_MAX: one part in a hundred */
-	most = (files - files / 100) / per_connection;
+	most = (most - most / 100) / per_connection;
 	if (most > CONNECTIONS_MAX)
 		most = CONNECTIONS_MAX;
 	if (options->connections_max == 0)

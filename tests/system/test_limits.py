@@ -2,6 +2,7 @@
 """Limits and bad input: each has a name and a refusal, is said once, and loses nothing."""
 
 import contextlib
+import json
 import os
 import re
 import resource
@@ -19,6 +20,7 @@ import disturbances
 import ledger
 import stages
 import streams
+from controlled import Controlled
 from questions import echoes, serving_stream, wait_until
 
 # Of a process that can't start for want of memory, before it ends: as in main.c
@@ -158,6 +160,29 @@ def test_connections_beyond_the_open_files_wait(stage):
             connection.settimeout(stages.PATIENCE_SECONDS)
             assert connection.recv(4, socket.MSG_WAITALL) == b"1234"
             connection.close()
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+@pytest.mark.stages("keeper")
+@disturbances.each
+@pytest.mark.parametrize("limit", [300, 600, 1500])
+def test_as_many_as_the_open_files_allow_go_on(stage, disturb, limit):
+    """Each with a byte in its pipe: the next process has room for all that, and for itself."""
+    options = ["--frame=line", "--threads=2"]
+    controlled = Controlled(stage, "log", limit_nofile=limit, options=options)
+    instance = controlled.instance
+    n = json.loads(controlled.ask("status", "--json=short"))[0]["connections_max"]
+    connections = instance.connect_many(n)
+    try:
+        for i, connection in enumerate(connections):
+            connection.sendall(b"%d begins, " % i)
+        wait_until(lambda: len(list((instance.proc() / "fd").iterdir())) > 2 * n)
+        disturb(instance)
+        for i, connection in enumerate(connections):
+            connection.sendall(b"%d ends\n" % i)
+        instance.wait_lines(r"line: (\d+) begins, \1 ends$", n)
     finally:
         for connection in connections:
             connection.close()
