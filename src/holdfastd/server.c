@@ -241,6 +241,13 @@ void server_say_stores_nothing(void)
 		 "FileDescriptorStoreMax=4096 in its unit");
 }
 
+/* Errors of which the next tick may find nothing: see vault_tick(). */
+static bool is_lack(int error)
+{
+	return error == -ENOSPC || error == -EMFILE || error == -ENFILE ||
+	       error == -ETOOMANYREFS || error == -ENOMEM || error == -ENOBUFS;
+}
+
 /*
  * The first spares, and with them the manager's word that it stores anything at all.
  * Connections that were adopted go on without any; new ones have to wait.
@@ -256,15 +263,18 @@ static int stock_vault(struct server *server)
 	r = vault_stock_wait(vault, STOCK_TIMEOUT_USEC);
 	if (vault->stores_nothing)
 		r = -ENOSPC;
-	if (r != -ENOSPC)
-		return r;
-	if (was_empty) {
+	if (was_empty && r == -ENOSPC)
 		server_say_stores_nothing();
+	if (was_empty || !is_lack(r))
 		return r;
-	}
-	worker_limit_reached(&server->shared, LIMIT_STORE,
-			     "The fd store is full (FileDescriptorStoreMax=): new connections "
-			     "wait");
+	if (r == -ENOSPC)
+		worker_limit_reached(&server->shared, LIMIT_STORE,
+				     "The fd store is full (FileDescriptorStoreMax=): new "
+				     "connections wait");
+	else
+		worker_limit_reached(&server->shared, LIMIT_FILES,
+				     "Nothing can be stored (%s): new connections wait",
+				     strerror(-r));
 	return 0;
 }
 

@@ -204,6 +204,26 @@ def test_short_connections_do_not_use_up_the_files_in_flight(stage):
                 connection.close()
 
 
+@pytest.mark.stages("systemd")
+def test_files_in_flight_of_another_instance_stop_no_start(stage):
+    """All instances are one user's, whose stored files count together."""
+    instance = stage.start("echo", limit_nofile=1024, options=["--threads=1"])
+    another = stage.start("echo")
+    with contextlib.ExitStack() as files:
+        own = [files.enter_context(instance.connect()) for _ in range(3)]
+        assert all(echoes(connection) for connection in own)
+        crowd = another.connect_many(1100)
+        assert echoes(crowd[-1])
+        instance.kill()
+        instance.wait_line("Nothing can be stored .*: new connections wait")
+        assert all(echoes(connection) for connection in own)
+        new = files.enter_context(instance.connect())
+        assert stays_unserved(new)
+        for connection in crowd:
+            connection.close()
+        assert echoes(new)
+
+
 def answered(connections):
     return [connection for connection in connections if not stays_unserved(connection, 0)]
 
