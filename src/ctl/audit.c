@@ -8,6 +8,7 @@
 #include "base/plural.h"
 #include "base/time.h"
 #include "ctl/instance.h"
+#include "ctl/utf8.h"
 #include "ctl/verbs.h"
 
 /* The service audits thousands of connections in a second: this is for one that hangs. */
@@ -46,9 +47,10 @@ static void print_row(const struct row *row)
 {
 	(void)printf("%10" PRIu64 " %-7s %-8s %15" PRId64 " %15" PRId64 " %10" PRId64
 		     " %15" PRId64 " %-11s %s%s%s\n",
-		     row->id, row->service, row->source, row->consumed, row->recorded,
-		     row->pending, row->delivered, row->verdict, row->peer,
-		     *row->why ? ": " : "", row->why);
+		     row->id, PRINTABLE(row->service), PRINTABLE(row->source),
+		     row->consumed, row->recorded, row->pending, row->delivered,
+		     PRINTABLE(row->verdict), PRINTABLE(row->peer), *row->why ? ": " : "",
+		     PRINTABLE(row->why));
 }
 
 static void print_header(void)

@@ -11,6 +11,7 @@
 #include "base/fd.h"
 #include "base/instance.h"
 #include "ctl/targets.h"
+#include "ctl/utf8.h"
 
 int instance_set_path(const char *name, char ret_path[static INSTANCE_PATH_SIZE])
 {
@@ -145,7 +146,8 @@ static int call_instance(sd_bus_message *call, const char *name, uint64_t usec,
 	if (r < 0 && r != silent_error)
 		(void)fprintf(stderr, "holdfastctl: %s of %s: %s\n",
 			      sd_bus_message_get_member(call), name,
-			      error.message && is_answer(r) ? error.message : explain(r));
+			      error.message && is_answer(r) ? PRINTABLE(error.message)
+							    : explain(r));
 	sd_bus_error_free(&error);
 	return r < 0 ? r : 0;
 }

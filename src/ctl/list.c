@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "base/plural.h"
 #include "ctl/list.h"
 
 #include <errno.h>
@@ -62,8 +63,9 @@ static int print_table(const struct request *request, const struct connection_ro
 		pager_open();
 	table_print(table, &look, stdout);
 	if (!request->no_legend)
-		(void)printf("\n%zu connections of %zu instances listed.\n", rows->n,
-			     request->targets.n);
+		(void)printf("\n%zu connection%s of %zu instance%s listed.\n", rows->n,
+			     plural(rows->n), request->targets.n,
+			     plural(request->targets.n));
 	(void)table_free(table);
 	return 0;
 }

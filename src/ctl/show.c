@@ -3,6 +3,7 @@
 
 #include "ctl/find.h"
 #include "ctl/pager.h"
+#include "ctl/utf8.h"
 #include "ctl/verbs.h"
 
 static void print(const struct connection_row *row)
@@ -12,7 +13,8 @@ static void print(const struct connection_row *row)
 	for (size_t i = 0; i < n_columns; i++) {
 		const char *value = column_format(&columns[i], row, text);
 
-		(void)printf("%17s: %s\n", columns[i].label, *value ? value : "-");
+		(void)printf("%17s: %s\n", columns[i].label,
+			     *value ? PRINTABLE(value) : "-");
 	}
 }
 

@@ -7,6 +7,7 @@
 #include "ctl/format.h"
 #include "ctl/pager.h"
 #include "ctl/properties.h"
+#include "ctl/utf8.h"
 #include "ctl/verbs.h"
 
 static void print_adopt(const struct instance_report *report)
@@ -18,7 +19,7 @@ static void print_adopt(const struct instance_report *report)
 		return;
 	}
 	(void)printf(" Last adopt: %s, %u connection%s with %s pending, %u refused, in %s\n",
-		     report->adopt_kind, report->adopt_n_connections,
+		     PRINTABLE(report->adopt_kind), report->adopt_n_connections,
 		     plural(report->adopt_n_connections),
 		     format_bytes(report->adopt_pending, pending),
 		     report->adopt_n_refused,
@@ -33,9 +34,9 @@ static void print_text(const char *name, const struct properties *properties)
 	char text[FORMAT_SIZE];
 
 	(void)printf("%s%s%s\n", begin, name, end);
-	(void)printf("    Service: %s\n", report->service);
+	(void)printf("    Service: %s\n", PRINTABLE(report->service));
 	(void)printf("    Process: pid %u, version %s, up %s, %u workers\n",
-		     properties->pid, properties->version,
+		     properties->pid, PRINTABLE(properties->version),
 		     format_timespan(report->uptime_usec, text), report->n_workers);
 	(void)printf("Connections: %u (limit: %u), %llu accepted in all\n",
 		     report->n_connections, report->connections_max,

@@ -47,29 +47,14 @@ struct table *table_free(struct table *table)
 	return NULL;
 }
 
-/* Copies text with a '?' for each byte that is not to reach a terminal. */
 static int copy(const char *text, struct cell *cell)
 {
-	char *end = malloc(strlen(text) + 1);
+	size_t size = strlen(text) + 1;
 
-	if (!end)
+	cell->text = malloc(size);
+	if (!cell->text)
 		return -ENOMEM;
-	cell->text = end;
-	while (*text) {
-		size_t length = utf8_length(text);
-		bool is_control = (unsigned char)*text < ' ' || *text == 0x7f ||
-				  /* C1, U+0080 to U+009F */
-				  (length == 2 && (unsigned char)*text == 0xc2 &&
-				   (unsigned char)text[1] < 0xa0);
-
-		if (length == 0 || is_control)
-			*end++ = '?';
-		else
-			end = mempcpy(end, text, length);
-		text += length > 0 ? length : 1;
-		cell->n_characters++;
-	}
-	*end = '\0';
+	cell->n_characters = utf8_copy_printable(text, size, cell->text);
 	return 0;
 }
 

@@ -82,7 +82,7 @@ def test_table_is_sorted_and_has_a_legend(controlled):
             lines = controlled.ask("list", *options).splitlines()
             assert lines[0].split() == COLUMNS
             assert [line.split()[3] for line in lines[1:3]] == peers
-            assert lines[3:] == ["", "2 connections of 1 instances listed."]
+            assert lines[3:] == ["", "2 connections of 1 instance listed."]
         assert "2K" in lines[1].split()
         lines = controlled.ask("list", "--no-legend", "--sort=sent").splitlines()
         assert [line.split()[3] for line in lines] == [name_of(other), name_of(one)]
@@ -536,11 +536,18 @@ printf '%s\\n' "${COMPREPLY[@]}"
 """
 
 
+OPTIONS = """--socket= --sort= --reverse --json= --reset --all --no-legend --no-pager --help
+    --version"""
+
+
 @pytest.mark.parametrize(
     "line, expected",
     [
         ("holdfastctl s", "show status"),
         ("holdfastctl --js", "--json="),
+        ("holdfastctl --re", "--reverse --reset"),
+        ("holdfastctl list --", OPTIONS),
+        ("holdfastctl takeover 8888 -- --", ""),
         ("holdfastctl --json=s", "short"),
         ("holdfastctl list --sort=re", "received restarts"),
         ("holdfastctl close ", "7 12"),

@@ -218,6 +218,21 @@ static void only_the_header_has_a_color(void **state)
 	(void)table_free(table);
 }
 
+static void text_is_cut_off_where_a_character_ends(void **state)
+{
+	char text[8];
+
+	(void)state;
+	assert_int_equal(utf8_copy_printable("a\033\302\233\377z", sizeof(text), text),
+			 5);
+	assert_string_equal(text, "a???z");
+	assert_int_equal(utf8_copy_printable("12345\303\251", sizeof(text), text), 6);
+	assert_string_equal(text, "12345\303\251");
+	assert_int_equal(utf8_copy_printable("123456\303\251", sizeof(text), text), 6);
+	assert_string_equal(text, "123456");
+	assert_string_equal(PRINTABLE("\033]0;title\007"), "?]0;title?");
+}
+
 /* ---- order ---- */
 
 static void expect_order(struct connection_rows *rows, const char *column, bool reverse,
@@ -292,6 +307,7 @@ int main(void)
 		cmocka_unit_test(tables_are_aligned_and_safe_for_a_terminal),
 		cmocka_unit_test(tables_may_lack_header_rows_and_columns),
 		cmocka_unit_test(only_the_header_has_a_color),
+		cmocka_unit_test(text_is_cut_off_where_a_character_ends),
 		cmocka_unit_test(rows_are_sorted_by_any_column),
 		cmocka_unit_test(instances_are_found_in_the_order_of_their_names),
 	};
