@@ -344,7 +344,8 @@ static void count_slots_without_fds(struct adoption *adoption)
 
 /*
  * Which connections were in hand when the last process crashed. A process that was
- * killed, or told to stop, has crashed nobody's connection and leaves the counts alone.
+ * killed, or told to stop, has crashed at nobody's connection: it leaves their counts
+ * alone, and ends a row of crashes.
  */
 static void count_crashes(struct adoption *adoption)
 {

@@ -510,6 +510,7 @@ def test_name_that_does_not_resolve_resets_clients_and_is_said(stage):
     instance = stage.start("relay does-not-exist.invalid:80")
     instance.wait_line("does-not-exist.invalid:80 can't be resolved")
     assert is_reset_at_once(instance)
+    instance.wait_line("was reset: no address of the upstream is known")
 
 
 @disturbances.each

@@ -29,9 +29,16 @@ static void say_failed(struct connection *connection, int r)
 	if (now - last < SAY_EVERY_USEC ||
 	    !atomic_compare_exchange_strong(&last_usec, &last, now))
 		return;
-	connection_log(connection, LOG_WARNING, MESSAGE_UPSTREAM,
-		       "Connection %llu was reset: no address of the upstream answered (%s)",
-		       (unsigned long long)connection->record->id, strerror(-r));
+	if (connection->addresses)
+		connection_log(connection, LOG_WARNING, MESSAGE_UPSTREAM,
+			       "Connection %llu was reset: no address of the upstream "
+			       "answered (%s)",
+			       (unsigned long long)connection->record->id, strerror(-r));
+	else
+		connection_log(connection, LOG_WARNING, MESSAGE_UPSTREAM,
+			       "Connection %llu was reset: no address of the upstream is "
+			       "known",
+			       (unsigned long long)connection->record->id);
 }
 
 /* Begins to connect to one address. Returns an fd or a negative errno. */
