@@ -5,6 +5,7 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -125,12 +126,18 @@ static const struct iovec *entry_message(const struct log_entry *entry)
 	return &none;
 }
 
+/* Waits where standard error does not block, which is not ours to choose: a line that is
+ * given up half way could only be begun again. */
 static int write_all(int fd, const char *text, size_t size)
 {
+	struct pollfd p = {.fd = fd, .events = POLLOUT};
+
 	while (size > 0) {
 		ssize_t n = write(fd, text, size);
 
-		if (n < 0 && errno == EINTR)
+		if (n < 0 && errno == EAGAIN)
+			(void)poll(&p, 1, -1);
+		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			continue;
 		if (n < 0)
 			return -errno;

@@ -136,6 +136,29 @@ static void long_lines_are_whole(void **state)
 	assert_int_equal(strlen(text), strlen("<6>\n") + sizeof(line) - 1);
 }
 
+static void *log_long_line(void *line)
+{
+	log_info("%s", (const char *)line);
+	return NULL;
+}
+
+static void long_lines_are_whole_where_standard_error_does_not_block(void **state)
+{
+	static char text[400000], line[200000];
+	struct capture capture = capture_begin();
+	pthread_t thread;
+
+	(void)state;
+	memset(line, 'x', sizeof(line) - 1);
+	(void)must(fcntl(STDERR_FILENO, F_SETFL, O_NONBLOCK));
+	assert_int_equal(pthread_create(&thread, NULL, log_long_line, line), 0);
+	read_exactly(capture.read_fd, text, strlen("<6>\n") + sizeof(line) - 1);
+	(void)pthread_join(thread, NULL);
+	assert_int_equal(strspn(text + 3, "x"), sizeof(line) - 1);
+	capture_end(&capture, text, sizeof(text));
+	assert_string_equal(text, "");
+}
+
 static void entry_without_a_message_is_an_empty_line(void **state)
 {
 	struct capture capture;
@@ -327,6 +350,7 @@ int main(void)
 		TEST(line_has_its_level_and_its_text),
 		TEST(line_stays_one_line),
 		TEST(long_lines_are_whole),
+		TEST(long_lines_are_whole_where_standard_error_does_not_block),
 		TEST(entry_without_a_message_is_an_empty_line),
 		TEST(fields_are_text_or_binary),
 		TEST(fields_beyond_the_bound_are_left_out),
