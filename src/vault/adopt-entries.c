@@ -101,15 +101,18 @@ bool adopt_is_quarantined(const struct vault *vault, uint32_t slot)
 /* A live slot that nobody took: its fds are missing, or its kind has no use for it. */
 static bool free_untaken(struct vault *vault, uint32_t slot)
 {
+	struct ledger_slot *record = &vault->ledger.slots[slot];
 	struct adopted_entry entry;
 	bool had_fds = adopt_take(vault, slot, &entry);
 
+	/* First, so that a crash between the two sides does not leave a half to go on */
+	atomic_fetch_or(&record->flags, SLOT_ABORTED);
 	for (int i = 0; had_fds && i < entry.n_fds; i++) {
-		if (vault->ledger.slots[slot].state == SLOT_CONNECTION)
+		if (record->state == SLOT_CONNECTION)
 			socket_abort(entry.fds[i]);
 		(void)fd_close(entry.fds[i]);
 	}
-	ledger_slot_clear(&vault->ledger.slots[slot]);
+	ledger_slot_clear(record);
 	forget_location(vault, slot);
 	return had_fds;
 }

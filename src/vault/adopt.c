@@ -130,11 +130,18 @@ static int refuse_crowded(struct adoption *adoption, struct parcel_reader *reade
 	reserve_release(adoption);
 	do {
 		struct parcel_entry entry;
+		enum entry_worth worth;
 
 		r = parcel_peek(reader, &entry);
 		if (r != PARCEL_ENTRY && r != PARCEL_DAMAGED)
 			break;
-		if (judge(adoption->vault, &entry.label) != ENTRY_ENDED) {
+		worth = judge(adoption->vault, &entry.label);
+		if (worth == ENTRY_VALID)
+			/* First, as in connection_abort() */
+			atomic_fetch_or(&adoption->vault->ledger.slots[entry.label.slot]
+						 .flags,
+					SLOT_ABORTED);
+		if (worth != ENTRY_ENDED) {
 			adoption->report->n_damaged++;
 			abort_entry(&entry);
 		}

@@ -338,7 +338,10 @@ static bool free_untaken(struct vault *vault, uint32_t slot)
 	struct ledger_slot *record = &vault->ledger.slots[slot];
 	bool was_connection = record->state == SLOT_CONNECTION;
 
-	/* To be closed would be an end to its peers */
+	/* To be closed would be an end to its peers. It is said first, so that a crash
+	 * between the two sides does not leave a half to go on */
+	if (was_connection)
+		atomic_fetch_or(&record->flags, SLOT_ABORTED);
 	for (int i = 0; was_connection && i < vault->adopted[slot].n_fds; i++)
 		socket_abort(vault->adopted[slot].fds[i]);
 	if (record->state != SLOT_FREE)
