@@ -168,6 +168,8 @@ class Attacked:
         """Replaces the process: from now on the one that serves must stay."""
         assert self.instance.main_pid() == self._pid
         disturb(self.instance)
+        # Connections are served before the control socket is
+        self.instance.wait_ready()
         if not self.instance.service.startswith("log"):
             self.serves()
         self._pid = self.instance.wait_alone()
