@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "base/plural.h"
 #include "ctl/list.h"
 
 #include <errno.h>
 #include <stdio.h>
 
+#include "base/plural.h"
 #include "ctl/pager.h"
 #include "ctl/verbs.h"
 

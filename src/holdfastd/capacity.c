@@ -11,12 +11,9 @@
 #include "holdfastd/messages.h"
 #include "vault/parcel.h"
 
-/*
- * Fds that are nobody's connection: standard ones, epolls, listeners, logs, control
- * clients; and what the next process keeps back while it adopts (vault/adopt.c), since
- * all that this one serves has to fit beside it.
- */
-#define FILES_RESERVED (64ul + PARCEL_PACK_FDS_MAX)
+/* Fds that are nobody's connection: standard ones, epolls, listeners, logs, control
+ * clients. */
+#define FILES_RESERVED 64ul
 
 /* A worker's: three to wait and to peek with, and the parcel that it fills. */
 #define FILES_PER_THREAD 8ul
@@ -62,8 +59,10 @@ void capacity_grow_file_table(void)
 unsigned capacity_get_connections(const struct options *options, unsigned long files)
 {
 	unsigned per_connection = files_per_connection(options->service);
-	unsigned long reserved =
-		FILES_RESERVED + FILES_PER_THREAD * capacity_get_threads(options);
+	/* All that this process serves has to fit beside what the next one keeps back
+	 * while it adopts (vault/adopt.c) */
+	unsigned long reserved = FILES_RESERVED + PARCEL_PACK_FDS_MAX +
+				 FILES_PER_THREAD * capacity_get_threads(options);
 	unsigned long most = files / 4;
 
 	/* With a limit that leaves less than that, some are served all the same */

@@ -74,6 +74,28 @@ static void take_urgent(struct flow *flow)
 	}
 }
 
+/* Whether a result of splice or recv is more than a matter of time. */
+static bool is_error(ssize_t n)
+{
+	return n < 0 && n != -EAGAIN && n != -ENOMEM && n != -ENOBUFS;
+}
+
+/*
+ * Looks at the source's next byte. Unlike splice, recv does not take an urgent byte for
+ * the end. Returns 1, 0 at the end, -EAGAIN, or the error, with which the source fails.
+ */
+static ssize_t peek_byte(struct flow *flow, char *ret_byte)
+{
+	ssize_t n = recv(flow->source->fd, ret_byte, 1, MSG_PEEK | MSG_DONTWAIT);
+
+	if (n >= 0)
+		return n;
+	n = -errno;
+	if (is_error(n))
+		peer_fail(flow->source);
+	return n;
+}
+
 /*
  * Carries the byte at the urgent mark into the pipe by hand. The ledger says first that
  * it is in hand, where it is in the stream, and how much the pipe held: so flow_settle()
@@ -88,10 +110,10 @@ static ssize_t pass_urgent(struct flow *flow)
 	char byte;
 
 	flow->source->urgent = false;
-	n = recv(flow->source->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+	n = peek_byte(flow, &byte);
 	if (n != 1)
 		/* No byte: a peer can make the mark one behind its end */
-		return n < 0 ? -errno : 0;
+		return n;
 	if (socket_get_counts(flow->source->fd, &counts) < 0)
 		return -EAGAIN;
 	record->urgent_at = counts.n_taken - (counts.has_fin ? 1 : 0);
@@ -196,12 +218,6 @@ void flow_settle_count(struct flow *flow, const struct socket_counts *counts)
 		settle_journal(flow);
 }
 
-/* Whether a result of splice is more than a matter of time. */
-static bool is_error(ssize_t n)
-{
-	return n < 0 && n != -EAGAIN && n != -ENOMEM && n != -ENOBUFS;
-}
-
 static ssize_t fill_once(struct flow *flow, size_t max)
 {
 	ssize_t n;
@@ -229,29 +245,20 @@ static ssize_t fill_past_urgent(struct flow *flow, size_t max)
 	if (socket_is_at_urgent(flow->source->fd)) {
 		ssize_t passed = pass_urgent(flow);
 
-		if (is_error(passed))
-			peer_fail(flow->source);
 		return passed > 0 || !is_error(n) ? passed : n;
 	}
 	return n;
 }
 
-/*
- * Whether a source that has sent its end has nothing else to give. Unlike splice, recv
- * does not take an urgent byte for the end.
- */
+/* Whether a source that has sent its end has nothing else to give. */
 static bool is_at_end(struct flow *flow)
 {
 	ssize_t n;
 	char byte;
 
-	n = recv(flow->source->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-	if (n < 0 && is_error(-errno)) {
-		/* It was reset after its end, and now the error is taken */
-		peer_fail(flow->source);
-		return true;
-	}
-	return n == 0;
+	n = peek_byte(flow, &byte);
+	/* An error: it was reset after its end */
+	return n == 0 || is_error(n);
 }
 
 ssize_t flow_fill(struct flow *flow, struct pipe_pool *pool, size_t max)

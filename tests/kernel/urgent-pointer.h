@@ -26,7 +26,7 @@ static inline int urgent_get_sequence(int fd, int queue, uint32_t *ret_number)
 
 static inline int urgent_get_sequences(int fd, uint32_t *ret_sent, uint32_t *ret_received)
 {
-	/* linux/tcp.h has the names of the queues in no header of ours */
+	/* As netinet/tcp.h names them, which cannot be included beside linux/tcp.h */
 	enum { RECEIVE_QUEUE = 1, SEND_QUEUE = 2 };
 	int on = 1, off = 0, r;
 
